@@ -1,0 +1,158 @@
+import * as pulumi from "@pulumi/pulumi";
+import { RandomUuid7 } from "@pulumi/random/randomUuid7";
+import { CertRequest } from "@pulumi/tls/certRequest";
+import { LocallySignedCert } from "@pulumi/tls/locallySignedCert";
+import { PrivateKey } from "@pulumi/tls/privateKey";
+import { SelfSignedCert } from "@pulumi/tls/selfSignedCert";
+import { gossipKey, uuid7Time } from "../consul/secrets";
+import { randomHex, randomToken } from "./random";
+
+const day = 24;
+
+export interface TrustServer {
+  /** Consul node name. */
+  readonly name: string;
+  /** Addresses for the server's certificate, besides 127.0.0.1. */
+  readonly addresses: readonly string[];
+  /** Names for the server's certificate, besides its Consul names and localhost. */
+  readonly dnsNames: readonly string[];
+}
+
+export interface TrustArgs {
+  readonly datacenter: string;
+  readonly servers: readonly TrustServer[];
+  readonly gossip: {
+    readonly generation: number;
+    readonly lifetimeDays: number;
+    /** Secret: a key to use instead of one of ours. */
+    readonly existingKey?: string | undefined;
+  };
+  readonly certificates: {
+    /** The generation that signs, and those that are trusted besides. */
+    readonly caGeneration: number;
+    readonly caAlsoTrusted: readonly number[];
+    readonly caDays: number;
+    readonly serverDays: number;
+    readonly renewDays: number;
+  };
+  readonly tokens: { readonly agentGeneration: number };
+  /** Refuse to delete the key and the certificate of the CA that signs. */
+  readonly protect: boolean;
+}
+
+/** What one server presents and proves itself with. */
+export interface ServerTrust {
+  readonly name: string;
+  readonly cert: pulumi.Output<string>;
+  /** Secret. */
+  readonly key: pulumi.Output<string>;
+  /** Secret: the token with which the server registers itself. */
+  readonly agentToken: pulumi.Output<string>;
+  readonly certExpires: pulumi.Output<string>;
+}
+
+/** Gossip key, certificate authority, server certificates and tokens of one datacenter. */
+export class Trust extends pulumi.ComponentResource {
+  /** Secret: 32 bytes, base64. */
+  readonly gossipKey: pulumi.Output<string>;
+  /** When the gossip key is due to be replaced, RFC 3339. */
+  readonly gossipDue: pulumi.Output<string>;
+  /** Certificates of all CAs that are trusted, by generation, PEM. Public. */
+  readonly caCertificate: pulumi.Output<string>;
+  /** When the one that signs runs out, RFC 3339. */
+  readonly caExpires: pulumi.Output<string>;
+  readonly servers: readonly ServerTrust[];
+  /** Secret: may do everything. */
+  readonly managementToken: pulumi.Output<string>;
+  /** Secret: the one token that agents share. */
+  readonly agentToken: pulumi.Output<string>;
+
+  constructor(name: string, args: TrustArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("consul:index:Trust", name, {}, opts);
+    const parent = { parent: this };
+    const { certificates, gossip } = args;
+
+    const gossipHex = randomHex(`${name}-gossip-key-${gossip.generation}`, 64, parent);
+    this.gossipKey = pulumi.secret(gossip.existingKey ?? gossipHex.apply(gossipKey));
+    this.gossipDue = gossipDueDate();
+    const ca = certificateAuthority(certificates.caGeneration);
+    const others = certificates.caAlsoTrusted.map(certificateAuthority);
+    const trusted = [ca, ...others].sort((a, b) => a.generation - b.generation);
+    this.caCertificate = pulumi.all(trusted.map(({ cert }) => cert.certPem)).apply((pems) => pems.join(""));
+    this.caExpires = ca.cert.validityEndTime;
+    this.servers = args.servers.map(serverTrust);
+    this.managementToken = randomToken(`${name}-management-token`, parent);
+    this.agentToken = randomToken(`${name}-agent-token-${args.tokens.agentGeneration}`, parent);
+    this.registerOutputs({});
+
+    function gossipDueDate(): pulumi.Output<string> {
+      // A version 7 UUID is the one thing the random provider makes that remembers when.
+      const since = new RandomUuid7(`${name}-gossip-since-${gossip.generation}`, {}, parent);
+      return since.result.apply((uuid) => {
+        const due = uuid7Time(uuid);
+        due.setUTCDate(due.getUTCDate() + gossip.lifetimeDays);
+        return due.toISOString();
+      });
+    }
+
+    function certificateAuthority(generation: number) {
+      // One that signs no more is about to be dropped, which protection would stop.
+      const protect = args.protect && generation === certificates.caGeneration;
+      const key = new PrivateKey(
+        `${name}-ca-key-${generation}`,
+        { algorithm: "ECDSA", ecdsaCurve: "P256" },
+        { ...parent, protect },
+      );
+      const keyPem = pulumi.secret(key.privateKeyPem);
+      const cert = new SelfSignedCert(
+        `${name}-ca-${generation}`,
+        {
+          privateKeyPem: keyPem,
+          isCaCertificate: true,
+          setSubjectKeyId: true,
+          subject: { commonName: `Consul CA ${generation} ${args.datacenter}`, organization: "Consul" },
+          allowedUses: ["cert_signing", "crl_signing", "digital_signature"],
+          validityPeriodHours: certificates.caDays * day,
+        },
+        { ...parent, protect },
+      );
+      return { generation, keyPem, cert };
+    }
+
+    function serverTrust(server: TrustServer): ServerTrust {
+      const key = new PrivateKey(`${name}-${server.name}-key`, { algorithm: "ECDSA", ecdsaCurve: "P256" }, parent);
+      const keyPem = pulumi.secret(key.privateKeyPem);
+      const domain = `${args.datacenter}.consul`;
+      const request = new CertRequest(
+        `${name}-${server.name}-request`,
+        {
+          privateKeyPem: keyPem,
+          subject: { commonName: `server.${domain}` },
+          // server.<dc>.consul is what verify_server_hostname asks for.
+          dnsNames: [`server.${domain}`, `${server.name}.server.${domain}`, "localhost", ...server.dnsNames],
+          ipAddresses: ["127.0.0.1", ...server.addresses.filter((address) => address !== "127.0.0.1")],
+        },
+        parent,
+      );
+      const cert = new LocallySignedCert(
+        `${name}-${server.name}-cert`,
+        {
+          certRequestPem: request.certRequestPem,
+          caPrivateKeyPem: ca.keyPem,
+          caCertPem: ca.cert.certPem,
+          allowedUses: ["digital_signature", "key_encipherment", "server_auth", "client_auth"],
+          validityPeriodHours: certificates.serverDays * day,
+          earlyRenewalHours: certificates.renewDays * day,
+        },
+        parent,
+      );
+      return {
+        name: server.name,
+        cert: cert.certPem,
+        key: keyPem,
+        agentToken: randomToken(`${name}-${server.name}-token`, parent),
+        certExpires: cert.validityEndTime,
+      };
+    }
+  }
+}

@@ -1,0 +1,268 @@
+import { ConsulFile, ConsulNode, NodeLayout, stableJson } from "./node";
+import { digest } from "./secrets";
+
+/** Consul's ports as this program uses them; -1 in the configuration closes what is not listed here. */
+export const ports = { rpc: 8300, gossip: 8301, http: 8500, https: 8501, dns: 8600 } as const;
+
+/** What every node of a datacenter has in common. */
+export interface DatacenterConfig {
+  readonly datacenter: string;
+  /** trace | debug | info | warn | error */
+  readonly logLevel: string;
+  /** Addresses or names at which servers are found, always all of them. */
+  readonly retryJoin: readonly string[];
+  /** How long metrics are kept for Prometheus, a Go duration; at least twice the scrape interval. */
+  readonly telemetryRetention: string;
+}
+
+export interface ServerConfig extends DatacenterConfig {
+  /** Raft timing, 1 (fast machines) to 10 (slow ones). */
+  readonly raftMultiplier: number;
+  /** Number of servers; bootstrap_expect and autopilot's min_quorum are both this. */
+  readonly serverCount: number;
+  /** Serve the web interface (over HTTPS). */
+  readonly ui: boolean;
+  /** Servers of a hand-made cluster to join first; see docs/migration.md. */
+  readonly joinFirst?: readonly string[];
+  /** Whether RPC has to be TLS: demanded, unless it is said to be used but not demanded, or offered and not used. */
+  readonly tls?: "use" | "offer" | undefined;
+  /** Where plain HTTP and DNS listen; a server's own loopback unless the platform has a better place. */
+  readonly localAddress: string;
+}
+
+export interface AgentConfig extends DatacenterConfig {
+  /** Leave the cluster when the agent stops: its services then go missing for 6-8 s at each restart. */
+  readonly leaveOnStop: boolean;
+  /** How long a node that is gone stays in the catalog, a Go duration. */
+  readonly reconnectTimeout: string;
+  /** Register a `consul-members` service on each node, for monitoring. */
+  readonly registerMember: boolean;
+  /** Resolvers for names outside Consul's domain; none means such names are refused. */
+  readonly recursors: readonly string[];
+  /** Anything else for the agent's configuration, merged last. */
+  readonly extra: Readonly<Record<string, unknown>>;
+}
+
+/** Certificate authorities that nodes trust: one, or two while a new one is introduced. PEM. */
+export type CaBundle = string;
+
+export interface ServerSecrets {
+  readonly gossipKey: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly managementToken: string;
+  readonly agentToken: string;
+}
+
+export interface AgentSecrets {
+  readonly gossipKey: string;
+  readonly agentToken: string;
+}
+
+/** Where a node is: its name and address, as values or as what its platform expands (`$(HOST_IP)`). */
+export interface Placement {
+  readonly name: string;
+  readonly address: string;
+}
+
+function common(config: DatacenterConfig, layout: NodeLayout): Record<string, unknown> {
+  return {
+    datacenter: config.datacenter,
+    primary_datacenter: config.datacenter,
+    data_dir: layout.dataDir,
+    log_level: config.logLevel,
+    retry_join: config.retryJoin,
+    // Consul's default of 30 s is what makes a cold start of three machines take half a minute.
+    retry_interval: "1s",
+    rejoin_after_leave: true,
+    disable_remote_exec: true,
+    disable_update_check: true,
+    enable_script_checks: false,
+    enable_local_script_checks: false,
+    // The key in the configuration is the truth: a node that was away during a rotation comes back (consul.md §3).
+    disable_keyring_file: true,
+    encrypt_verify_incoming: true,
+    encrypt_verify_outgoing: true,
+    limits: { http_max_conns_per_client: 400 },
+    telemetry: { prometheus_retention_time: config.telemetryRetention, disable_hostname: true },
+    dns_config: {
+      allow_stale: true,
+      // Names must outlive the quorum: with 10 s, DNS gave no answer at all once the servers had lost their leader for
+      // that long (test/local/dns.test.ts). A server in touch with its leader lags by milliseconds either way.
+      max_stale: "24h",
+      node_ttl: "10s",
+      service_ttl: { "*": "5s" },
+      only_passing: true,
+    },
+  };
+}
+
+// Token persistence stays off: a token set by hand would outlive the configuration and survive a rotation.
+const acl = { enabled: true, default_policy: "deny", down_policy: "extend-cache", enable_token_persistence: false };
+
+function command(placement: Placement, layout: NodeLayout): string[] {
+  const dirs = [...new Set([layout.configDir, layout.secretDir])];
+  return [
+    layout.consul,
+    "agent",
+    ...dirs.map((dir) => `-config-dir=${dir}`),
+    `-node=${placement.name}`,
+    `-bind=${placement.address}`,
+    `-advertise=${placement.address}`,
+    `-client=${placement.address}`,
+  ];
+}
+
+/** A server: raft member, TLS on every port but its own machine's HTTP and DNS, ACLs denying by default. */
+export function serverNode(
+  config: ServerConfig,
+  ca: CaBundle,
+  secrets: ServerSecrets,
+  placement: Placement,
+  layout: NodeLayout,
+): ConsulNode {
+  return {
+    name: placement.name,
+    role: "server",
+    address: placement.address,
+    files: [...serverPublicFiles(config, ca, layout), ...serverSecretFiles(secrets, layout)],
+    command: command(placement, layout),
+  };
+}
+
+/** The files of a server that hold no secret: the same bytes on each server. */
+export function serverPublicFiles(config: ServerConfig, ca: CaBundle, layout: NodeLayout): ConsulFile[] {
+  const content = {
+    ...common({ ...config, retryJoin: [...(config.joinFirst ?? []), ...config.retryJoin] }, layout),
+    server: true,
+    bootstrap_expect: config.serverCount,
+    addresses: { http: config.localAddress, dns: config.localAddress },
+    ports: { http: ports.http, https: ports.https, dns: ports.dns, grpc: -1, grpc_tls: -1, serf_wan: -1 },
+    // A server that stops keeps its place in raft; a restart must not look like a departure.
+    leave_on_terminate: false,
+    skip_leave_on_interrupt: true,
+    // The default of seven days keeps a dev cluster from starting after a holiday (consul#20110).
+    server_rejoin_age_max: "8760h",
+    acl,
+    auto_encrypt: { allow_tls: true },
+    connect: { enabled: true },
+    performance: { raft_multiplier: config.raftMultiplier },
+    // min_quorum = servers: with less, a server that crashed and came back is a non-voter for 15 s (design.md).
+    autopilot: {
+      cleanup_dead_servers: true,
+      last_contact_threshold: "200ms",
+      max_trailing_logs: 250,
+      min_quorum: config.serverCount,
+      server_stabilization_time: "10s",
+    },
+    tls: {
+      defaults: {
+        ca_file: `${layout.configDir}/ca.pem`,
+        cert_file: `${layout.secretDir}/server.pem`,
+        key_file: `${layout.secretDir}/server-key.pem`,
+        verify_incoming: config.tls === undefined,
+        verify_outgoing: config.tls !== "offer",
+        tls_min_version: "TLSv1_2",
+      },
+      internal_rpc: { verify_server_hostname: config.tls !== "offer" },
+      // People and probes come with a token, not with a client certificate.
+      https: { verify_incoming: false },
+    },
+    ui_config: { enabled: config.ui },
+  };
+  return [
+    { path: `${layout.configDir}/consul.json`, mode: "0640", content: stableJson(content), secret: false },
+    { path: `${layout.configDir}/ca.pem`, mode: "0640", content: ca, secret: false },
+  ];
+}
+
+/** The files of a server that are secret. */
+export function serverSecretFiles(secrets: ServerSecrets, layout: NodeLayout): ConsulFile[] {
+  const content = {
+    encrypt: secrets.gossipKey,
+    acl: { tokens: { initial_management: secrets.managementToken, agent: secrets.agentToken } },
+  };
+  return [
+    { path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true },
+    { path: `${layout.secretDir}/server.pem`, mode: "0640", content: secrets.cert, secret: true },
+    { path: `${layout.secretDir}/server-key.pem`, mode: "0640", content: secrets.key, secret: true },
+  ];
+}
+
+/** An agent: no raft, a certificate of its own from the servers (auto_encrypt), HTTP and DNS on its node's address. */
+export function agentNode(
+  config: AgentConfig,
+  ca: CaBundle,
+  secrets: AgentSecrets,
+  placement: Placement,
+  layout: NodeLayout,
+): ConsulNode {
+  return {
+    name: placement.name,
+    role: "agent",
+    address: placement.address,
+    files: [...agentPublicFiles(config, ca, layout), ...agentSecretFiles(ca, secrets, layout)],
+    command: command(placement, layout),
+  };
+}
+
+/** The files of an agent that hold no secret: the same bytes on each agent. */
+export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: NodeLayout): ConsulFile[] {
+  const content = {
+    ...common(config, layout),
+    server: false,
+    ports: { http: ports.http, https: -1, dns: ports.dns, grpc: -1, grpc_tls: -1 },
+    leave_on_terminate: config.leaveOnStop,
+    advertise_reconnect_timeout: config.reconnectTimeout,
+    acl,
+    auto_encrypt: { tls: true },
+    tls: {
+      defaults: { ca_file: `${layout.configDir}/ca.pem`, verify_outgoing: true, tls_min_version: "TLSv1_2" },
+      internal_rpc: { verify_server_hostname: true },
+    },
+    ...(config.recursors.length > 0 ? { recursors: config.recursors } : {}),
+    ...(config.registerMember
+      ? { services: [{ id: "consul-members", name: "consul-members", port: ports.http, tags: ["agent"] }] }
+      : {}),
+  };
+  return [
+    {
+      path: `${layout.configDir}/consul.json`,
+      mode: "0644",
+      content: stableJson(merge(content, config.extra)),
+      secret: false,
+    },
+    { path: `${layout.configDir}/ca.pem`, mode: "0644", content: ca, secret: false },
+  ];
+}
+
+/**
+ * What an agent was started with, in its node's metadata as "trust": gossip key, token and authorities, eight digits
+ * each that give nothing away. So that nothing is taken away while a node still needs it (consul/scripts/behind.sh).
+ */
+export function trustMark(ca: CaBundle, secrets: AgentSecrets): string {
+  return [secrets.gossipKey, secrets.agentToken, ca].map((text) => digest(text).slice(0, 8)).join(".");
+}
+
+/** The files of an agent that are secret. */
+export function agentSecretFiles(ca: CaBundle, secrets: AgentSecrets, layout: NodeLayout): ConsulFile[] {
+  const content = {
+    encrypt: secrets.gossipKey,
+    node_meta: { trust: trustMark(ca, secrets) },
+    acl: { tokens: { agent: secrets.agentToken, config_file_service_registration: secrets.agentToken } },
+  };
+  return [{ path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true }];
+}
+
+function merge(base: Record<string, unknown>, extra: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const merged = { ...base };
+  for (const [key, value] of Object.entries(extra)) {
+    const old = merged[key];
+    merged[key] = isObject(old) && isObject(value) ? merge(old, value) : value;
+  }
+  return merged;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
+}

@@ -1,0 +1,194 @@
+/** Decides, from what the servers say of themselves and of each other, whether one of them may go down. */
+
+/** How far apart and how often each server is asked in one pass: longer than the 2 s between autopilot's own looks. */
+export const passes = { samples: 3, seconds: 2 } as const;
+
+/** One look by one server, as scripts/quorum.sh prints it; what it could not find out is null. */
+export interface Sample {
+  /** Address of the leader that this server knows, "" for none. */
+  readonly leader: string | null;
+  /** GET /v1/operator/autopilot/health: the leader's view of all servers. */
+  readonly health: {
+    readonly Servers: readonly {
+      readonly Name: string;
+      readonly SerfStatus: string;
+      readonly Version: string;
+      readonly Healthy: boolean;
+      readonly Voter: boolean;
+    }[];
+  } | null;
+  /** GET /v1/operator/raft/configuration. */
+  readonly raft: {
+    readonly Servers: readonly {
+      readonly ID: string;
+      readonly Node: string;
+      readonly Address: string;
+      readonly Leader: boolean;
+      readonly Voter: boolean;
+      readonly LastIndex: number;
+    }[];
+  } | null;
+  /** The servers among GET /v1/agent/members; 1 is alive. */
+  readonly members: readonly { readonly Name: string; readonly Status: number }[] | null;
+  /** Of GET /v1/agent/self: its own account of its raft state. */
+  readonly self: { readonly state: string; readonly applied_index: string } | null;
+}
+
+/** What one server answered: its looks, oldest first, or why there are none. */
+export type View = { readonly samples: readonly Sample[] } | { readonly problem: string };
+
+export interface Server {
+  readonly name: string;
+  /** The machine it runs on, where that can be known; status "missing" where there is none, `id` says why. */
+  readonly machine?: { readonly id: string; readonly status: string } | undefined;
+  /** Absent where it was not asked. */
+  readonly view?: View | undefined;
+}
+
+export type Verdict =
+  | {
+      readonly ok: true;
+      readonly leader: string;
+      /** Raft id of each server, by name. */
+      readonly raftIds: ReadonlyMap<string, string>;
+      /** Version that each server runs, by name. */
+      readonly versions: ReadonlyMap<string, string>;
+    }
+  /** `final`: waiting does not help. */
+  | { readonly ok: false; readonly final: boolean; readonly reasons: readonly string[] };
+
+/**
+ * Whether `goes` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
+ * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
+ * enough: a server that has just come back is alive for a while before it has a vote or the data (reference/consul.md
+ * §3). Nor may `goes` itself be down: a change is not the moment to lose sight of an earlier problem. `guests` are
+ * addresses of servers that are not ours and may be in raft: those of a cluster that is being moved.
+ */
+export function assess(servers: readonly Server[], goes?: string, guests: readonly string[] = []): Verdict {
+  const down = servers.filter(({ machine }) => machine && machine.status !== "Running");
+  if (down.length > 0) {
+    return { ok: false, final: down.some(({ machine }) => isFinal(machine)), reasons: down.map(whyDown) };
+  }
+  const asked = servers.filter(({ name }) => name !== goes);
+  const silent = asked.flatMap(({ name, view }) => silence(view).map((what): Doubt => [name, what]));
+  // A server that does not answer explains what the others have to say of it.
+  const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, guests));
+  if (doubts.length > 0) return { ok: false, final: false, reasons: explain(doubts, servers) };
+
+  const last = asked.map(({ view }) => (view && "samples" in view ? view.samples.at(-1) : undefined));
+  const leaders = [...new Set(last.map((sample) => sample?.leader))];
+  const raft = last[0]?.raft?.Servers ?? [];
+  const leader = raft.find(({ Address }) => Address === leaders[0])?.Node;
+  if (leader === undefined || leaders.length > 1) {
+    return { ok: false, final: false, reasons: [`the servers do not agree on a leader: ${leaders.join(", ")}`] };
+  }
+  return {
+    ok: true,
+    leader,
+    raftIds: new Map(raft.map(({ Node, ID }) => [Node, ID])),
+    versions: new Map(last[0]?.health?.Servers.map(({ Name, Version }) => [Name, Version])),
+  };
+}
+
+/** Whether a machine stays as it is unless somebody does something. */
+function isFinal(machine: Server["machine"]): boolean {
+  return machine?.status === "Stopped" || machine?.status === "missing";
+}
+
+function whyDown({ name, machine }: Server): string {
+  const { id, status } = machine ?? { id: "", status: "" };
+  if (status === "missing") return `${name} has no machine: ${id}`;
+  const start = status === "Stopped" ? `: start it with \`aliyun ecs StartInstance --InstanceId ${id}\`` : "";
+  return `${name} (${id}) is ${status}${start}`;
+}
+
+/** The server that is doubted, and why. */
+type Doubt = readonly [server: string, what: string];
+
+/** One line for each doubted server, with what can be done about it. */
+function explain(doubts: readonly Doubt[], servers: readonly Server[]): string[] {
+  return [...new Set(doubts.map(([name]) => name))].map((name) => {
+    const what = new Set(doubts.filter(([doubted]) => doubted === name).map(([, what]) => what));
+    const id = servers.find((server) => server.name === name)?.machine?.id;
+    const remedy = `; it needs a minute after a start, else restart it: \`aliyun ecs RebootInstance --InstanceId ${id ?? ""}\``;
+    return `${name} ${[...what].join(", ")}${id === undefined ? "" : remedy}`;
+  });
+}
+
+/** Why there is nothing to learn from a server's answer. */
+function silence(view: View | undefined): string[] {
+  if (view === undefined || "problem" in view) return [`does not answer (${view?.problem ?? "not asked"})`];
+  const whole = view.samples.filter(({ leader, health, raft, members, self }) =>
+    [leader, health, raft, members, self].every((part) => part !== null),
+  );
+  if (view.samples.some(({ leader }) => leader === "")) return ["sees no leader"];
+  return whole.length < passes.samples ? ["runs, but its Consul does not answer"] : [];
+}
+
+/** What speaks against relying on the servers, by one's own account and by what it sees of all. */
+function doubtsOf({ name, view }: Server, servers: readonly Server[], guests: readonly string[]): Doubt[] {
+  if (view === undefined || "problem" in view) return [];
+  return view.samples.flatMap(({ health, raft, members, self }) => {
+    const found: Doubt[] = [];
+    const voters = raft?.Servers ?? [];
+    if (!["Leader", "Follower"].includes(self?.state ?? "")) {
+      found.push([name, `is in raft state ${self?.state ?? ""}`]);
+    }
+    // The leader's index was read before the own one: what is missing of it is not a matter of moments.
+    const behind = (voters.find(({ Leader }) => Leader)?.LastIndex ?? Infinity) - Number(self?.applied_index);
+    if (behind > 0) found.push([name, "has yet to catch up with the leader"]);
+    for (const { name: other } of servers) {
+      if (!voters.some(({ Node, Voter }) => Node === other && Voter)) found.push([other, "is not a voter"]);
+      const judged = health?.Servers.find(({ Name }) => Name === other);
+      if (judged?.SerfStatus !== "alive" || !judged.Healthy) found.push([other, "is not healthy"]);
+      if (members?.find(({ Name }) => Name === other)?.Status !== 1) found.push([other, `is not alive for ${name}`]);
+    }
+    const strangers = voters.filter(
+      ({ Node, Address }) =>
+        !servers.some(({ name }) => name === Node) && !guests.includes(Address.split(":")[0] ?? ""),
+    );
+    for (const { Node, ID } of strangers) {
+      found.push([Node, `is in raft and none of ours: \`consul operator raft remove-peer -id=${ID}\``]);
+    }
+    return found;
+  });
+}
+
+/** Major, minor and patch of a version such as 1.22.7 or 1.22.7+ent. */
+function parts(version: string): [number, number, number] {
+  return version.split(/[.+-]/).slice(0, 3).map(Number) as [number, number, number];
+}
+
+export function isNewer(version: string, than: string): boolean {
+  const [[a, b, c], [major, minor, patch]] = [parts(version), parts(than)];
+  return a > major || (a === major && (b > minor || (b === minor && c > patch)));
+}
+
+/** Why Consul may not go from one version to another in one step; undefined where it may. */
+export function refusedVersion(from: string, to: string): string | undefined {
+  const [[fromMajor, fromMinor], [major, minor]] = [parts(from), parts(to)];
+  if (isNewer(from, to)) {
+    return `Consul cannot go back from ${from} to ${to}: its data may be of a newer form. Set consul:version to ${from} or later; the way back is a fresh cluster with a snapshot taken by ${to}`;
+  }
+  // Consul keeps compatibility over two minor versions (its "upgrading" pages).
+  if (major > fromMajor || minor > fromMinor + 2) {
+    return `from ${from} to ${to} is too far for one step: set consul:version to 1.${fromMinor + 2}.x first, \`pulumi up\`, then go on`;
+  }
+  return undefined;
+}
+
+/**
+ * Why certificate authorities may not change like this in one step; undefined where they may. Authorities are written
+ * as generations, the one that signs first: `1`, `1+2`, `2+1`, `2`.
+ */
+export function refusedAuthorities(from: string, to: string): string | undefined {
+  const [trusted, wanted] = [from.split("+"), to.split("+")];
+  const [oldSigner = "", newSigner = ""] = [trusted[0], wanted[0]];
+  if (!trusted.includes(newSigner)) {
+    return `nobody trusts certificate authority ${newSigner} yet: set consul:certificates to caGeneration ${oldSigner} with caAlsoTrusted [${newSigner}] first, \`pulumi up\`, then go on`;
+  }
+  if (!wanted.includes(oldSigner)) {
+    return `the other servers still present certificates of authority ${oldSigner}: keep it in certificates.caAlsoTrusted for this step, \`pulumi up\`, then drop it`;
+  }
+  return undefined;
+}

@@ -1,0 +1,33 @@
+# Prints what this server knows of the cluster, a line of JSON for each look: quorum.sh LOOKS SECONDS-BETWEEN.
+# What it cannot find out is null (consul/quorum.ts reads this).
+API_SECONDS=3
+
+# Autopilot answers 429 with a body where something is amiss: what matters is whether it is JSON.
+json() {
+  body=$(api GET "$1" 2>/dev/null) || body=
+  case $body in
+    '{'* | '['* | '"'*) printf '%s' "$body" ;;
+    *) printf null ;;
+  esac
+}
+
+# Only the servers, and only what is asked for: the answers of a large cluster are larger than what comes through.
+servers() {
+  json agent/members | sed 's/},{"Name"/}\n{"Name"/g' | grep '"role":"consul"' |
+    sed 's/.*{"Name":"\([^"]*\)".*"Status":\([0-9]*\).*/{"Name":"\1","Status":\2}/' | paste -sd, -
+}
+
+look=0
+while [ "$look" -lt "$1" ]; do
+  [ "$look" -eq 0 ] || sleep "$2"
+  look=$((look + 1))
+  leader=$(json status/leader)
+  if [ "$leader" = null ]; then
+    echo '{"leader":null,"health":null,"raft":null,"members":null,"self":null}'
+    exit 0
+  fi
+  # The own state comes last: what the leader had before must be in it.
+  printf '{"leader":%s,"health":%s,"raft":%s,"members":[%s],"self":{%s}}\n' "$leader" \
+    "$(json operator/autopilot/health)" "$(json operator/raft/configuration)" "$(servers)" \
+    "$(json agent/self | grep -o '"\(state\|applied_index\)":"[^"]*"' | paste -sd, -)"
+done

@@ -1,0 +1,75 @@
+# Before servers in the cluster are changed: roll.sh SECONDS SKIP KEY-FILE URL...
+# Waits until every server is a healthy voter and one of them can be spared, for so many seconds; those named in SKIP
+# (with commas, or "none") are not asked for: this change is to repair them. Then tells autopilot how many servers there
+# are to be, and has every member use the gossip key in KEY-FILE: a server that starts with another would stay alone.
+# Where no server answers at all, as before the first start, there is nothing to be careful with.
+API_SECONDS=3
+deadline=$(($(date +%s) + $1))
+skip=$2 key_file=$3
+shift 3
+
+# ask PATH URL...: the first server that answers is the one that is asked from then on.
+ask() {
+  path=$1
+  shift
+  for CONSUL_HTTP_ADDR in "$@"; do answer=$(api GET "$path" 2>&1) && return 0; done
+  return 1
+}
+
+# What speaks against it, in words; nothing where all is well.
+doubts() {
+  ask operator/autopilot/health "$@" || { echo "no server answers: $answer" && return 0; }
+  health=$answer
+  case $health in *'"Servers":['*) ;; *) echo "no leader knows of them: $health" && return 0 ;; esac
+  printf '%s\n' "$health" | sed 's/{"ID"/\n{"ID"/g' |
+    sed -nE '/"Healthy":false|"Voter":false/s/.*"Name":"([^"]*)".*/\1/p' |
+    while read -r name; do
+      case ",$skip," in *",$name,"*) ;; *) echo "$name is not a healthy voter" ;; esac
+    done
+  case $health in
+    *'"FailureTolerance":0'*) [ "$skip" != none ] || echo "none can be spared" ;;
+  esac
+}
+
+if ! ask status/leader "$@" && sleep 2 && ! ask status/leader "$@"; then
+  echo "roll: no server answers, nothing to be careful with"
+  exit 0
+fi
+passes=0
+until [ "$passes" -ge 3 ]; do
+  problem=$(doubts "$@")
+  if [ -z "$problem" ]; then
+    passes=$((passes + 1))
+  else
+    passes=0
+    if [ "$(date +%s)" -ge "$deadline" ]; then
+      echo "roll: the servers were NOT changed: $(echo "$problem" | paste -sd ';' -). Put that right and run \`pulumi up\` again;" \
+        "if the change is to repair a server, name it in consul:gate.skip" >&2
+      exit 1
+    fi
+  fi
+  sleep 2
+done
+echo "roll: all servers are healthy voters"
+ask operator/autopilot/configuration "$@"
+settings=$(mktemp)
+# Consul reads this from its own configuration at its very first start and never again.
+printf '%s' "$answer" | sed "s/\"MinQuorum\":[0-9]*/\"MinQuorum\":$#/" >"$settings"
+api PUT operator/autopilot/configuration "$settings" >/dev/null
+
+# Servers that are too many leave raft first: Kubernetes takes them, and one more for its new revision, all at once.
+# Prints ORDINAL ID LEADS for each server in raft.
+in_raft() {
+  until raft=$(api GET operator/raft/configuration) && [ "${raft#\{}" != "$raft" ]; do sleep 1; done
+  printf '%s\n' "$raft" | sed 's/{"ID"/\n{"ID"/g' |
+    sed -nE 's/^\{"ID":"([^"]*)","Node":"consul-server-([0-9]+)".*"Leader":(true|false).*/\2 \1 \3/p' | sort -n
+}
+while going=$(in_raft | awk -v count=$# '$1 >= count') && [ -n "$going" ]; do
+  echo "$going" | while read -r ordinal id leads; do
+    heir=$(in_raft | awk '$1 == 0 { print $2 }')
+    [ "$leads" = false ] || api POST "operator/raft/transfer-leader?id=$heir" >/dev/null
+    api DELETE "operator/raft/peer?id=$id" >/dev/null
+    echo "roll: consul-server-$ordinal leaves raft"
+  done
+done
+exec sh "$(dirname "$0")/keyring.sh" use "$key_file"

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Takes a snapshot, checks it, keeps the newest: snapshot.sh DIRECTORY KEEP EVERY_HOURS [BUCKET PREFIX]
+# With a bucket, puts a copy there. Needs CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE (a token with acl:write; what it
+# stores holds every secret of Consul); CONSUL_CACERT for https.
+# With SNAPSHOT_SERVER=<address>, only the server at that address takes one, and only while it leads.
+set -eu
+umask 077
+directory=$1 keep=$2 every_hours=$3 bucket=${4:-} prefix=${5:-}
+
+if [ -n "${SNAPSHOT_SERVER:-}" ]; then
+  leader=$(curl -sS --max-time 10 "$CONSUL_HTTP_ADDR/v1/status/leader") || leader=
+  if [ "$leader" != "\"$SNAPSHOT_SERVER:8300\"" ]; then
+    echo "consul-snapshot: nothing to do here, the leader is ${leader:-unknown}"
+    exit 0
+  fi
+fi
+
+mkdir -p "$directory"
+name=$(date -u +%Y%m%dT%H%M%SZ)-$(uname -n).snap
+rm -f "$directory"/*.partial*
+consul snapshot save "$directory/$name.partial" >/dev/null
+report=$(consul snapshot inspect "$directory/$name.partial")
+index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
+mv "$directory/$name.partial" "$directory/$name"
+ls -1 "$directory" | grep '\.snap$' | sort -r | tail -n "+$((keep + 1))" | while read -r old; do rm -f "$directory/$old"; done
+
+if [ -n "$bucket" ]; then
+  python=$(command -v python3 || echo /usr/libexec/platform-python)
+  "$python" "$(dirname "$0")/oss-put.py" "$bucket" "$prefix" "$directory/$name" "$name"
+fi
+
+# In Consul itself, where Prometheus finds it through any server, whoever took it: GET /v1/kv/...?raw is this text.
+# Only a snapshot that arrived everywhere it should counts.
+consul kv put consul-snapshot/metrics - >/dev/null <<METRICS
+# HELP consul_snapshot_last_success_timestamp_seconds When the last snapshot was taken, checked and stored.
+# TYPE consul_snapshot_last_success_timestamp_seconds gauge
+consul_snapshot_last_success_timestamp_seconds $(date +%s)
+# HELP consul_snapshot_interval_seconds How far apart snapshots are meant to be.
+# TYPE consul_snapshot_interval_seconds gauge
+consul_snapshot_interval_seconds $((every_hours * 3600))
+# HELP consul_snapshot_size_bytes Size of the last snapshot.
+# TYPE consul_snapshot_size_bytes gauge
+consul_snapshot_size_bytes $(wc -c <"$directory/$name")
+METRICS
+echo "consul-snapshot: $directory/$name, raft index $index${bucket:+, and a copy in $bucket/$prefix}"

@@ -1,0 +1,199 @@
+import { rmSync } from "fs";
+import { join } from "path";
+import { parseArgs } from "util";
+import { ports } from "../consul/config";
+import { checks, Member } from "./check";
+import { programDir } from "./program";
+import { Cluster, Step } from "./supervisor";
+
+const help = `npm start [-- OPTION…]   runs the Consul cluster of Pulumi.local.yaml on this machine until Ctrl-C
+
+  --check              bring a cluster up in a directory of its own, check it, tear it down; exit status 0 or 1
+  --reset              forget keys and data of earlier starts first
+  --json               one JSON object on standard output when it is up (or checked), progress on standard error;
+                       npm start --silent keeps npm's own lines away
+  --config KEY=VALUE   another value for a setting, such as consul:logLevel=debug; as often as needed
+  --stack NAME         settings of Pulumi.NAME.yaml instead of Pulumi.local.yaml
+  --dir DIRECTORY      keep keys, data and logs there instead of .local/cluster-NAME (--check: .local/check)
+  --help               show this
+
+CONSUL_BIN names the consul to run. Otherwise it is looked for on PATH, downloaded, or built with Go.`;
+
+interface Result {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+}
+
+/** What is shown once the cluster is up. */
+interface Overview {
+  readonly members: readonly { name: string; role: string; address: string; status: string; pid: number | undefined }[];
+  readonly ui: string;
+  readonly tokenFile: string;
+  readonly caFile: string;
+  readonly startSeconds: number;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      check: { type: "boolean", default: false },
+      reset: { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+      config: { type: "string", short: "c", multiple: true, default: [] },
+      stack: { type: "string", default: "local" },
+      dir: { type: "string" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(help);
+    return 0;
+  }
+  const { check, json } = values;
+  const cluster = new Cluster({
+    dir: values.dir ?? join(programDir, ".local", check ? "check" : `cluster-${values.stack}`),
+    stack: values.stack,
+    config: Object.fromEntries(values.config.map(setting)),
+    reset: values.reset || check,
+    onCrash: (reason) => console.error(reason),
+  });
+
+  const interrupted = new Promise<NodeJS.Signals>((signalled) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, signalled);
+    // npm passes on two signals; ended by another one, it just goes away.
+    const npm = process.ppid;
+    if (process.env.npm_lifecycle_event) setInterval(() => process.ppid !== npm && signalled("SIGHUP"), 500).unref();
+  });
+  const results: Result[] = [];
+  const work = async () => {
+    await perform(cluster.steps(), json, true);
+    if (check) results.push(...(await perform(checks(cluster), json, false)));
+    const overview = await overviewOf(cluster);
+    const ok = results.every((result) => result.ok);
+    if (check) await cluster.stop();
+    if (check && ok) rmSync(cluster.dir, { recursive: true });
+    const seconds = Math.round(process.uptime() * 10) / 10;
+    if (json) console.log(JSON.stringify(check ? { ok, seconds, checks: results, ...overview } : overview, null, 2));
+    else if (check) {
+      console.log(ok ? `All is well, ${seconds} s` : `NOT well, ${seconds} s; logs: ${cluster.dir}/*/consul.log`);
+    } else console.log(await welcome(cluster, overview));
+    return ok ? 0 : 1;
+  };
+
+  try {
+    const status = await Promise.race([interrupted, work()]);
+    const outcome = status === 0 && !check ? await interrupted : status;
+    if (typeof outcome === "number") return outcome;
+    console.error(`${outcome}: every node is being stopped; keys and data stay in ${cluster.dir}`);
+    // Ctrl-C is how a cluster that is up comes to its end; anything else was cut short.
+    return status === 0 ? 0 : 130;
+  } finally {
+    await cluster.stop();
+  }
+}
+
+function setting(given: string): [string, string] {
+  const [, key, value] = /^([^=]+)=(.*)$/s.exec(given) ?? [];
+  if (key === undefined || value === undefined) throw new Error(`--config ${given}: KEY=VALUE is wanted`);
+  return [key.includes(":") ? key : `consul:${key}`, value];
+}
+
+/**
+ * Runs steps one after another and shows how far they are: a list that redraws itself on a terminal, else lines.
+ * @throws at the first failure, where `stop` says so
+ */
+async function perform(steps: readonly Step[], json: boolean, stop: boolean): Promise<Result[]> {
+  const results: Result[] = [];
+  const attempt = async (step: Step, progress: (line: string) => void) => {
+    const { title } = step;
+    try {
+      results.push({ name: title, ok: true, detail: await step.run(progress) });
+    } catch (error) {
+      results.push({ name: title, ok: false, detail: (error as Error).message });
+      throw error;
+    }
+    return `${title}${results.at(-1)?.detail ? `: ${results.at(-1)?.detail ?? ""}` : ""}`;
+  };
+  if (process.stdout.isTTY && process.stdout.columns > 0 && !json) {
+    const tasks = steps.map((step) => ({
+      title: step.title,
+      task: async (_: unknown, task: { title?: string; output: unknown }) => {
+        task.title = await attempt(step, (line) => (task.output = line));
+      },
+    }));
+    const { Listr } = await import("listr2"); // only here: others need not wait for it
+    await new Listr(tasks, { exitOnError: stop, registerSignalListeners: false }).run();
+    return results;
+  }
+  for (const step of steps) {
+    try {
+      console.error(`+ ${await attempt(step, (line) => console.error(`  ${line}`))}`);
+    } catch (error) {
+      if (stop) throw error;
+      console.error(`- ${step.title}: ${(error as Error).message}`);
+    }
+  }
+  return results;
+}
+
+async function overviewOf(cluster: Cluster): Promise<Overview> {
+  const leader = await cluster.leaderName();
+  const members = await cluster.api(leader).get<Member[]>("agent/members");
+  return {
+    members: cluster.nodes.map(({ name, role, address }) => ({
+      name,
+      role: name === leader ? "leader" : role,
+      address,
+      status: members.some(({ Name, Status }) => Name === name && Status === 1) ? "alive" : "not alive",
+      pid: cluster.pid(name),
+    })),
+    ui: `http://${cluster.nodes[0]?.address ?? ""}:${ports.http}/ui`,
+    tokenFile: cluster.tokenFile,
+    caFile: cluster.caFile,
+    startSeconds: cluster.startSeconds,
+  };
+}
+
+async function welcome(cluster: Cluster, { members, ui, tokenFile, caFile }: Overview): Promise<string> {
+  const rows = [["NODE", "ROLE", "ADDRESS", "STATUS", "PROCESS"]];
+  rows.push(...members.map((m) => [m.name, m.role, m.address, m.status, String(m.pid ?? "")]));
+  const width = (column: number) => Math.max(...rows.map((row) => (row[column] ?? "").length));
+  const table = rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(width(column) + 2))
+      .join("")
+      .trimEnd(),
+  );
+  const agent = members.find(({ role }) => role === "agent") ?? members[0];
+  const quote = (text: string) => (/^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+  const command = (words: string) =>
+    `  CONSUL_HTTP_ADDR=http://${agent?.address ?? ""}:${ports.http} CONSUL_HTTP_TOKEN_FILE=${quote(tokenFile)} ` +
+    `${quote(cluster.consul)} ${words}`;
+  const page = await fetch(`${ui}/`).then((answer) => (answer.ok ? answer.text() : ""));
+  return [
+    "",
+    ...table,
+    "",
+    page.includes("Consul") ? `UI     ${ui}` : "UI     none: this consul was built without it",
+    `Token  in the file ${tokenFile}`,
+    `Logs   ${cluster.logFile("NODE")}`,
+    `HTTPS  port ${ports.https} of the servers, certificate authority in ${caFile}`,
+    "",
+    "Try",
+    command("members"),
+    command("operator raft list-peers"),
+    "",
+    "Ctrl-C stops every node. Keys and data stay for the next start; npm start -- --reset forgets them.",
+  ].join("\n");
+}
+
+main().then(
+  (status) => process.exit(status),
+  (error: unknown) => {
+    const message = error instanceof Error ? error.message : String(error);
+    console.error(message);
+    if (process.argv.includes("--json")) console.log(JSON.stringify({ ok: false, error: message }));
+    process.exit(1);
+  },
+);

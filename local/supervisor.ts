@@ -1,0 +1,367 @@
+import { existsSync, readFileSync, writeFileSync } from "fs";
+import { resolve } from "path";
+import { LocalNode } from "../components/local-nodes";
+import type { AclObject } from "../consul/acl";
+import { ports } from "../consul/config";
+import type { ConsulNode } from "../consul/node";
+import { applyAcl } from "./acl";
+import { Api } from "./api";
+import { findConsul } from "./consul-binary";
+import { RunDirectory } from "./directory";
+import { assertFree, NodeProcess, untilDone } from "./processes";
+import { runProgram, stackConfig } from "./program";
+import { LocalProviders } from "./providers";
+
+export type Progress = (line: string) => void;
+
+export interface ClusterOptions {
+  /** Where keys, data, logs and the management token are kept; made where it is missing. */
+  readonly dir: string;
+  /** The stack whose settings are used; `local` unless given. */
+  readonly stack?: string;
+  /** Settings that differ from the stack's file, as `pulumi up --config` would have them: key to text or JSON. */
+  readonly config?: Readonly<Record<string, string>>;
+  /** The consul to run; looked for unless given. */
+  readonly binary?: string;
+  /** Forget keys and data of earlier starts in this directory. */
+  readonly reset?: boolean;
+  /** Told when a node ends that nobody here ended, with the reason in one line. */
+  readonly onCrash?: (reason: string) => void;
+}
+
+/** One part of a start, for whoever shows progress. */
+export interface Step {
+  readonly title: string;
+  /** @returns what there is to say of it afterwards */
+  run(progress: Progress): Promise<string>;
+}
+
+/** Settings that put a stack's local nodes on other loopback addresses: servers at <prefix>.11…, agents at <prefix>.21…. */
+export function onLoopback(prefix: string, servers = 3, agents = 3): Record<string, string> {
+  const nodes = (role: string, count: number, first: number) =>
+    Array.from({ length: count }, (_, i) => ({ name: `${role}-${i + 1}`, address: `${prefix}.${first + i}` }));
+  return {
+    "consul:servers": JSON.stringify({ platform: "local", nodes: nodes("server", servers, 11) }),
+    "consul:agents": JSON.stringify({ platform: "local", nodes: nodes("agent", agents, 21) }),
+  };
+}
+
+/**
+ * Starts a cluster and waits until every node is in the catalog, with its token and certificate.
+ * @throws one line that says what is wrong; nothing is left running then
+ */
+export async function startCluster(options: ClusterOptions, progress: Progress = () => undefined): Promise<Cluster> {
+  const cluster = new Cluster(options);
+  try {
+    for (const step of cluster.steps()) await step.run(progress);
+    return cluster;
+  } catch (error) {
+    await cluster.stop();
+    throw error;
+  }
+}
+
+/** The nodes that the program describes for a stack, as processes of this machine. */
+export class Cluster {
+  /** Absolute path of the directory. */
+  readonly dir: string;
+  readonly stack: string;
+  /** The consul that the nodes run. */
+  consul: string;
+  datacenter = "";
+  /** The token that may do everything. */
+  managementToken = "";
+  /** The token that the agents share. */
+  agentToken = "";
+  /** PEM of the certificate authority. */
+  caCertificate = "";
+  /** Seconds from the first process to the last node in the catalog. */
+  startSeconds = 0;
+
+  private readonly directory: RunDirectory;
+  private config: Readonly<Record<string, string>>;
+  private providers: LocalProviders | undefined;
+  private described = new Map<string, { node: ConsulNode; acl: readonly AclObject[] }>();
+  private readonly running = new Map<string, NodeProcess>();
+  private stopped = false;
+  /** The last resort, where this process ends without stop(). */
+  private readonly killAll = () => this.running.forEach((node) => node.signal("SIGKILL"));
+
+  constructor(private readonly options: ClusterOptions) {
+    this.dir = resolve(options.dir);
+    this.directory = new RunDirectory(this.dir);
+    this.stack = options.stack ?? "local";
+    this.config = options.config ?? {};
+    this.consul = options.binary ?? "";
+  }
+
+  /** Everything that a start does, in order. */
+  steps(): Step[] {
+    let began = 0;
+    const startAll = (role: ConsulNode["role"]) =>
+      this.nodes.filter((node) => node.role === role).forEach(({ name }) => this.start(name));
+    const step = (title: string, run: Step["run"]): Step => ({ title, run });
+    return [
+      step(`Run the program for stack ${this.stack}`, async (progress) => {
+        const orphans = await this.directory.claim();
+        process.once("exit", this.killAll);
+        if (orphans > 0) progress(`ended ${orphans} nodes that an earlier start had left behind`);
+        if (this.options.reset) this.directory.forget();
+        await this.update({});
+        return `${this.nodes.length} nodes, keys in ${this.directory.stateFile}`;
+      }),
+      step("Find Consul", async (progress) => {
+        const settings = this.settings();
+        const setting = (key: string) => settings[`consul:${key}`] ?? "";
+        const wanted = { version: setting("version"), downloadMirror: setting("downloadMirror") };
+        this.consul ||= await findConsul({ ...wanted, downloadSha256: setting("downloadSha256") }, { progress });
+        return `${wanted.version}, ${this.consul}`;
+      }),
+      step("Start the servers", async () => {
+        await assertFree(this.nodes);
+        began = Date.now();
+        startAll("server");
+        return `leader ${await this.leaderName()}`;
+      }),
+      step("Put policies and tokens in place", async () => {
+        await this.applyAcl();
+        return "";
+      }),
+      step("Start the agents", async () => {
+        startAll("agent");
+        await this.ready();
+        this.startSeconds = (Date.now() - began) / 1000;
+        return `all ${this.nodes.length} nodes in the catalog, ${this.startSeconds.toFixed(1)} s after the first process`;
+      }),
+      step("Wait for what the agents register", async () => {
+        await this.registered();
+        return "";
+      }),
+    ];
+  }
+
+  /** The nodes as the program describes them now: servers, then agents, in the order of the settings' names. */
+  get nodes(): readonly ConsulNode[] {
+    return [...this.described.values()].map(({ node }) => node);
+  }
+
+  /** The nodes whose process runs. */
+  get runningNodes(): readonly ConsulNode[] {
+    return this.nodes.filter(({ name }) => this.running.has(name));
+  }
+
+  /** The file that has the management token; mode 0600. */
+  get tokenFile(): string {
+    return this.directory.tokenFile;
+  }
+
+  /** The file that has the certificate authority's certificate. */
+  get caFile(): string {
+    return this.directory.caFile;
+  }
+
+  node(name: string): ConsulNode {
+    const found = this.described.get(name);
+    if (!found) throw new Error(`there is no node ${name}: ${[...this.described.keys()].join(", ")}`);
+    return found.node;
+  }
+
+  /** The process of a node, where it runs. */
+  pid(name: string): number | undefined {
+    return this.running.get(name)?.id.pid;
+  }
+
+  /** A node's HTTP API; with the management token, unless another one or none (null) is given. */
+  api(name: string, token: string | null = this.managementToken): Api {
+    return new Api(`http://${this.node(name).address}:${ports.http}`, token ?? undefined);
+  }
+
+  logFile(name: string): string {
+    return this.directory.logFile(name);
+  }
+
+  /** All that a node has logged in this directory. */
+  logs(name: string): string {
+    return existsSync(this.logFile(name)) ? readFileSync(this.logFile(name), "utf8") : "";
+  }
+
+  /**
+   * Runs the program again with changed settings, as `pulumi up` would: new keys, new configuration, nodes that are
+   * added. It takes effect where a node is (re)started; a node that is described no more is stopped.
+   */
+  async update(config: Readonly<Record<string, string>>): Promise<void> {
+    this.config = { ...this.config, ...config };
+    this.providers ??= new LocalProviders(this.directory.stateFile);
+    const { resources, outputs } = await runProgram(this.stack, this.settings(), this.providers);
+    this.providers.save();
+    const output = (name: string) => String(outputs[name]?.value);
+    this.datacenter = output("datacenter");
+    this.managementToken = output("managementToken");
+    this.agentToken = output("agentToken");
+    this.caCertificate = output("caCertificate");
+    writeFileSync(this.tokenFile, this.managementToken, { mode: 0o600 });
+    writeFileSync(this.caFile, this.caCertificate);
+
+    const inputs = resources
+      .filter(({ type }) => type === LocalNode.type)
+      .map((resource) => resource.inputs as unknown as { node: ConsulNode; acl: AclObject[] });
+    const ofRole = (role: string) => inputs.filter(({ node }) => node.role === role);
+    const ordered = [...ofRole("server"), ...ofRole("agent")];
+    this.described = new Map(ordered.map((input) => [input.node.name, input]));
+    for (const name of this.running.keys()) if (!this.described.has(name)) await this.end(name);
+  }
+
+  /** Writes a node's files and starts its process. */
+  start(name: string): void {
+    const node = this.node(name);
+    if (this.running.has(name)) throw new Error(`${name} runs already`);
+    if (this.stopped) throw new Error(`${name} is not started: this cluster has been stopped`);
+    this.directory.write(node, this.providers?.id ?? "");
+    const started = new NodeProcess(this.consul, node.command.slice(1), this.dir, this.logFile(name));
+    this.running.set(name, started);
+    this.note();
+    void started.ended.then((how) => {
+      if (this.running.get(name) !== started) return; // it was ended from here
+      this.running.delete(name);
+      this.options.onCrash?.(this.lastWords(name, ` with ${how}`));
+    });
+  }
+
+  /** Stops one node as a service manager does, and waits until it is gone. */
+  async end(name: string, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    const node = this.running.get(name);
+    if (!node) return;
+    this.running.delete(name);
+    await node.end(signal);
+    this.note();
+  }
+
+  /** Ends a node without a warning, as a power cut does. */
+  async kill(name: string): Promise<void> {
+    await this.end(name, "SIGKILL");
+  }
+
+  /** Stops a node and starts it again, with the files that the program describes now. */
+  async restart(name: string): Promise<void> {
+    await this.end(name);
+    this.start(name);
+  }
+
+  /** Freezes a node: it answers nothing and does not know it. */
+  pause(name: string): void {
+    this.running.get(name)?.signal("SIGSTOP");
+  }
+
+  resume(name: string): void {
+    this.running.get(name)?.signal("SIGCONT");
+  }
+
+  /** Forgets the data of a node that does not run, as a new disk does. */
+  wipe(name: string): void {
+    if (this.running.has(name)) throw new Error(`${name} runs: end it before its data is deleted`);
+    this.directory.wipe(name);
+  }
+
+  /** The policies and tokens as the program describes them now. */
+  get acl(): readonly AclObject[] {
+    const all = [...this.described.values()].flatMap(({ acl }) => acl);
+    return [...new Map(all.map((object) => [object.file, object])).values()];
+  }
+
+  /** Brings policies and tokens to what the program describes now. */
+  async applyAcl(): Promise<void> {
+    await this.until("policies and tokens are not in place", async () => {
+      // Through the leader: a follower may not have heard of the first tokens yet.
+      await applyAcl(this.api(await this.leaderName()), this.acl);
+    });
+  }
+
+  /** Waits for a server that calls itself the leader. @returns its name */
+  async leaderName(): Promise<string> {
+    return this.until("the servers have no leader", async () => {
+      const servers = this.runningNodes.filter(({ role }) => role === "server");
+      const claims = servers.map(async ({ name, address }) => {
+        // What followers say is not enough: for a while they name one that has just died.
+        const leader = await new Api(`http://${address}:${ports.http}`, undefined, 1000).get<string>("status/leader");
+        if (leader !== `${address}:${ports.rpc}`) throw new Error(`${name} does not lead, it says "${leader}" does`);
+        return name;
+      });
+      return Promise.any(claims);
+    });
+  }
+
+  /**
+   * Waits until every node that runs is in the catalog and healthy, and answers: an agent opens its ports once the
+   * servers have accepted its token and given it a certificate.
+   */
+  async ready(): Promise<void> {
+    await this.until("not every node is in the catalog", async () => {
+      const passing = await this.api(await this.leaderName()).get<{ Node: string; CheckID: string }[]>(
+        "health/state/passing",
+      );
+      const alive = new Set(passing.filter(({ CheckID }) => CheckID === "serfHealth").map(({ Node }) => Node));
+      assertNone(this.runningNodes.filter(({ name }) => !alive.has(name)));
+      const asked = this.runningNodes.map(async (node) => ({
+        node,
+        leader: await this.api(node.name, null).get<string>("status/leader"),
+      }));
+      assertNone((await Promise.all(asked)).filter(({ leader }) => leader === "").map(({ node }) => node));
+    });
+  }
+
+  /**
+   * Waits until every agent that runs has added what is its own to the catalog: its services and tagged addresses.
+   * That takes up to 3 s after it has joined, by Consul's own design. Servers are not waited for: one that asked
+   * before its token was there asks again after 15 to 30 s, and what it adds is of no use to anybody before.
+   */
+  async registered(): Promise<void> {
+    await this.until("not every agent has registered itself", async () => {
+      type Entry = { Node: string; TaggedAddresses: object | null };
+      const entries = await this.api(await this.leaderName()).get<Entry[]>("catalog/nodes");
+      const own = new Set(entries.filter((entry) => entry.TaggedAddresses !== null).map(({ Node }) => Node));
+      assertNone(this.runningNodes.filter(({ name, role }) => role === "agent" && !own.has(name)));
+    });
+  }
+
+  /** Stops every node for good and waits until they are gone. May be called at any time, and again. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    await Promise.all([...this.running.keys()].map((name) => this.end(name)));
+    process.off("exit", this.killAll);
+    this.directory.release();
+  }
+
+  /**
+   * Tries until it works.
+   * @throws where a node ended meanwhile, or the time is over: what was waited for, and the last problem
+   */
+  until<T>(problem: string, attempt: () => Promise<T>, seconds = 60): Promise<T> {
+    const deadline = Date.now() + seconds * 1000;
+    const before = [...this.running.keys()];
+    return untilDone(attempt, (last) => {
+      const ended = before.find((name) => !this.running.has(name));
+      if (ended !== undefined) return new Error(this.lastWords(ended), { cause: last });
+      if (Date.now() < deadline) return undefined;
+      return new Error(`${problem} after ${seconds} s (${last.message}); logs: ${this.logFile("*")}`, { cause: last });
+    });
+  }
+
+  private settings(): Record<string, string> {
+    return { ...stackConfig(this.stack), ...this.config };
+  }
+
+  private note(): void {
+    this.directory.note(Object.fromEntries([...this.running].map(([name, { id }]) => [name, id])));
+  }
+
+  /** That a node has ended, and what it said before. */
+  private lastWords(name: string, how = ""): string {
+    const lines = this.logs(name).split("\n");
+    const said = lines.findLast((line) => /^==> (?!Starting|Log data)|\[ERROR\]/.test(line));
+    return `${name} ended${how}${said === undefined ? "" : `: ${said}`} (log: ${this.logFile(name)})`;
+  }
+}
+
+function assertNone(missing: readonly ConsulNode[]): void {
+  if (missing.length > 0) throw new Error(`missing: ${missing.map(({ name }) => name).join(", ")}`);
+}

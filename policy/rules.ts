@@ -1,0 +1,344 @@
+/** The rules of the policy pack as plain functions over plain values, so that tests and `npm run preview` run the same. */
+
+/** What a rule sees of one resource: its inputs with secrets unwrapped, and the options that policies are shown. */
+export interface Seen {
+  readonly type: string;
+  readonly name: string;
+  readonly urn: string;
+  readonly props: Readonly<Record<string, unknown>>;
+  readonly protect: boolean;
+  readonly additionalSecretOutputs: readonly string[];
+  /** Inputs that are secret, where this is known: the engine hands policies everything unwrapped and does not say. */
+  readonly secretInputs?: readonly string[];
+}
+
+export interface Rule {
+  readonly name: string;
+  readonly description: string;
+  /** What is wrong with one resource, each as a sentence; checked before the resource is touched. */
+  readonly resource?: (seen: Seen, environment: string) => string[];
+  /** What is wrong with all of them together; checked at the end of a preview or update. */
+  readonly stack?: (seen: readonly Seen[], environment: string) => string[];
+}
+
+/** One breach of a rule. */
+export interface Violation {
+  readonly rule: string;
+  /** The resource; none where it is the stack as a whole. */
+  readonly urn?: string;
+  readonly message: string;
+}
+
+/** Every breach of every rule, as the engine would find them one by one. `environment` is consul:environment. */
+export function violations(seen: readonly Seen[], environment: string, from: readonly Rule[] = rules): Violation[] {
+  return from.flatMap((rule) => [
+    ...seen.flatMap((one) =>
+      (rule.resource?.(one, environment) ?? []).map((message) => ({ rule: rule.name, urn: one.urn, message })),
+    ),
+    ...(rule.stack?.(seen, environment) ?? []).map((message) => ({ rule: rule.name, message })),
+  ]);
+}
+
+// --- what there is --------------------------------------------------------------------------------------------------
+
+const isInstance = ({ type }: Seen) => type === "alicloud:ecs/instance:Instance";
+const isDisk = ({ type }: Seen) => type === "alicloud:ecs/ecsDisk:EcsDisk";
+const isConfigMap = ({ type }: Seen) => /^kubernetes:core\/v1:ConfigMap(Patch)?$/.test(type);
+const isSecret = ({ type }: Seen) => type === "kubernetes:core/v1:Secret";
+const isAuthority = ({ type, name }: Seen) =>
+  /^tls:index\/(privateKey|selfSignedCert):/.test(type) && name.includes("-ca-");
+const component = ({ props }: Seen) => at(props, "metadata", "labels", "app.kubernetes.io/component");
+const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && component(seen) === "agent";
+const isServerSet = (seen: Seen) => seen.type === "kubernetes:apps/v1:StatefulSet" && component(seen) === "server";
+
+/** The value at a path, or undefined where there is none. */
+function at(value: unknown, ...path: string[]): unknown {
+  return path.reduce<unknown>((here, key) => (isRecord(here) ? here[key] : undefined), value);
+}
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
+}
+const str = (value: unknown) => (typeof value === "string" ? value : "");
+const records = (value: unknown) => (Array.isArray(value) ? value.filter(isRecord) : []);
+
+/** The pod that a workload of any kind makes. */
+function podSpec({ type, props }: Seen): Record<string, unknown> | undefined {
+  if (!type.startsWith("kubernetes:")) return undefined;
+  const pod = type.endsWith(":Pod")
+    ? at(props, "spec")
+    : (at(props, "spec", "template", "spec") ?? at(props, "spec", "jobTemplate", "spec", "template", "spec"));
+  return isRecord(pod) ? pod : undefined;
+}
+const containers = (pod: Record<string, unknown> | undefined) =>
+  pod ? [...records(pod.initContainers), ...records(pod.containers), ...records(pod.ephemeralContainers)] : [];
+
+/** Every text in a value, with the name of the key it stands under. */
+function texts(value: unknown, key = ""): { key: string; text: string }[] {
+  if (typeof value === "string") return [{ key, text: value }];
+  if (Array.isArray(value)) return value.flatMap((entry) => texts(entry, key));
+  return isRecord(value) ? Object.entries(value).flatMap(([name, entry]) => texts(entry, name)) : [];
+}
+
+const when = (wrong: boolean, message: string) => (wrong ? [message] : []);
+
+// --- secrets ---------------------------------------------------------------------------------------------------------
+
+/** What gives a secret away, whatever made it. A certificate is public, and its last line may look like a key. */
+function looksSecret(text: string): string | undefined {
+  const rest = text.replace(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g, "");
+  if (/-----BEGIN (?!PUBLIC)[A-Z0-9 ]*KEY-----/.test(rest)) return "a private key";
+  if (/(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=(?![A-Za-z0-9+/=])/.test(rest)) return "a gossip key (32 bytes in base64)";
+  if (/(?<![0-9a-f-])[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f-])/i.test(rest)) return "a token (a UUID)";
+  return undefined;
+}
+
+/** Everything in the clear in a resource: all of a ConfigMap, and of a pod what `kubectl describe` shows. */
+function inTheClear(seen: Seen): { key: string; text: string }[] {
+  if (isConfigMap(seen)) return [...texts(seen.props.data), ...texts(seen.props.binaryData).map(decoded)];
+  const shown = containers(podSpec(seen)).flatMap(({ command, args, env }) => [command, args, env]);
+  return [...texts(shown), ...texts(at(seen.props, "metadata", "annotations"))];
+}
+function decoded({ key, text }: { key: string; text: string }) {
+  return { key, text: Buffer.from(text, "base64").toString() };
+}
+
+function plainSecrets(seen: Seen): string[] {
+  const found = inTheClear(seen).flatMap(({ key, text }) => {
+    const what = looksSecret(text);
+    return what === undefined ? [] : [`${key} holds ${what}: it belongs into a Secret`];
+  });
+  for (const container of containers(podSpec(seen))) {
+    for (const { name, value } of records(container.env)) {
+      const sensitive = /(TOKEN|SECRET|PASSWORD|ENCRYPT|_KEY)$/.test(str(name));
+      if (sensitive && value !== undefined) found.push(`${str(name)} has its value in the clear: use secretKeyRef`);
+    }
+  }
+  if (isInstance(seen) && seen.props.userData !== undefined && !seen.additionalSecretOutputs.includes("userData")) {
+    found.push("userData is not among additionalSecretOutputs: it would be plain in the state");
+  }
+  const mustWrap = isInstance(seen) ? ["userData"] : isSecret(seen) ? ["data", "stringData"] : [];
+  for (const key of mustWrap) {
+    if (seen.props[key] === undefined || seen.secretInputs === undefined || seen.secretInputs.includes(key)) continue;
+    found.push(`${key} is not wrapped in pulumi.secret: it would be plain in previews and in the state`);
+  }
+  return found;
+}
+
+/** The secrets that the stack itself makes, whatever they look like: none may appear in the clear anywhere. */
+function leakedSecrets(all: readonly Seen[]): string[] {
+  const made = all.flatMap((seen) => {
+    if (isSecret(seen)) return texts(seen.props.data).map(decoded).concat(texts(seen.props.stringData));
+    return [...texts(seen.props.result), ...texts(seen.props.privateKeyPem)];
+  });
+  const secrets = new Set(made.flatMap(({ text }) => [text, ...leaves(text)]).filter((text) => text.length >= 16));
+  return all.flatMap((seen) =>
+    inTheClear(seen).flatMap(({ key, text }) =>
+      when(
+        [...secrets].some((secret) => text.includes(secret)),
+        `${key} of ${seen.name} holds a secret of this stack`,
+      ),
+    ),
+  );
+}
+function leaves(json: string): string[] {
+  try {
+    return texts(JSON.parse(json)).map(({ text }) => text);
+  } catch {
+    return [];
+  }
+}
+
+// --- the rules -------------------------------------------------------------------------------------------------------
+
+const zone = ({ props }: Seen) => str(props.availabilityZone);
+
+/** Capabilities that own a directory before Consul starts, and no more. */
+const allowedCapabilities = ["CHOWN", "DAC_OVERRIDE"];
+
+/** What may keep an agent off a node: that there is no Linux machine behind it. */
+const allowedAffinity: Readonly<Record<string, string>> = {
+  type: 'NotIn ["virtual-kubelet"]',
+  "kubernetes.io/os": 'In ["linux"]',
+  "kubernetes.io/arch": 'In ["amd64","arm64"]',
+};
+
+export const rules: readonly Rule[] = [
+  {
+    name: "odd-number-of-servers",
+    description: "Three or five servers: an even number tolerates no more failures than one less, and costs more.",
+    stack: (all) => {
+      const sets = all.filter(isServerSet).map(({ props }) => Number(at(props, "spec", "replicas") ?? 1));
+      const count = all.filter(isInstance).length + sets.reduce((sum, n) => sum + n, 0);
+      return when(count > 0 && count !== 3 && count !== 5, `${count} servers: have 3 or 5`);
+    },
+  },
+  {
+    name: "servers-spread-over-zones",
+    description: "In prod no zone holds a majority of the servers, or its failure is the cluster's.",
+    stack: (all, environment) => {
+      const machines = environment === "prod" ? all.filter(isInstance) : [];
+      return [...new Set(machines.map(zone))].flatMap((name) => {
+        const here = machines.filter((machine) => zone(machine) === name).length;
+        return when(2 * here > machines.length, `${here} of ${machines.length} servers are in ${name}: spread them`);
+      });
+    },
+    resource: (seen, environment) => {
+      if (environment !== "prod" || !isServerSet(seen)) return [];
+      const keys = records(podSpec(seen)?.topologySpreadConstraints).map(({ topologyKey }) => topologyKey);
+      return when(!keys.includes("topology.kubernetes.io/zone"), "no topologySpreadConstraint over zones");
+    },
+  },
+  {
+    name: "no-public-address",
+    description: "Servers and agents are reached from inside the VPC alone.",
+    resource: (seen) => {
+      const { type, props } = seen;
+      if (isInstance(seen)) {
+        const open = Number(props.internetMaxBandwidthOut ?? 0) > 0 || props.allocatePublicIp === true;
+        return when(open, "the machine would have a public address: internetMaxBandwidthOut must be 0");
+      }
+      if (type.startsWith("alicloud:ecs/eip")) return ["an elastic IP is a public address"];
+      if (type !== "kubernetes:core/v1:Service") return [];
+      const annotation = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type";
+      const balancer = at(props, "spec", "type") === "LoadBalancer";
+      const intranet = at(props, "metadata", "annotations", annotation) === "intranet";
+      return [
+        ...when(balancer && !intranet, `a LoadBalancer is public unless it has the annotation ${annotation}: intranet`),
+        ...when(at(props, "spec", "externalIPs") !== undefined, "externalIPs are addresses from outside"),
+      ];
+    },
+  },
+  {
+    name: "encrypted-disks",
+    description: "System disks and data disks are encrypted: raft data holds tokens and certificates.",
+    resource: (seen) => {
+      if (isDisk(seen)) return when(seen.props.encrypted !== true, "the disk is not encrypted: set encrypted");
+      if (!isInstance(seen)) return [];
+      return [
+        ...when(seen.props.systemDiskEncrypted !== true, "the system disk is not encrypted: set systemDiskEncrypted"),
+        ...when(
+          records(seen.props.dataDisks).some(({ encrypted }) => encrypted !== true),
+          "a data disk of the machine is not encrypted",
+        ),
+      ];
+    },
+  },
+  {
+    name: "metadata-tokens",
+    description: "The metadata service, which hands out user data, answers only requests with a token.",
+    resource: (seen) => when(isInstance(seen) && seen.props.httpTokens !== "required", "httpTokens must be required"),
+  },
+  {
+    name: "no-world-open-rule",
+    description: "A security rule names a network and one port: never the whole world, never a range.",
+    resource: ({ type, props }) => {
+      const cidrs =
+        type === "alicloud:ecs/securityGroupRule:SecurityGroupRule" &&
+        props.type !== "egress" &&
+        props.policy !== "drop"
+          ? [props.cidrIp, props.ipv6CidrIp]
+          : type.endsWith(":NetworkPolicy")
+            ? records(at(props, "spec", "ingress")).flatMap(({ from }) =>
+                records(from).map((f) => at(f, "ipBlock", "cidr")),
+              )
+            : [];
+      // Wider than a /8 is no network of anybody's: 0.0.0.0/0 can also be written as two halves.
+      const open = cidrs.filter((cidr) => typeof cidr === "string" && Number(cidr.split("/")[1] ?? 128) < 8);
+      const [first, last] = str(props.portRange).split("/");
+      return [
+        ...open.map((cidr) => `lets in ${str(cidr)}: name the networks that need it`),
+        ...when(cidrs.length > 0 && first !== last, `opens the ports ${str(props.portRange)}: one rule per port`),
+        ...when(cidrs.length > 0 && first === "22", "opens SSH: nothing here needs it"),
+      ];
+    },
+  },
+  {
+    name: "nothing-privileged",
+    description: "Containers have no privileges beyond owning their data directory.",
+    resource: (seen) => {
+      const pod = podSpec(seen);
+      if (!pod) return [];
+      const sockets = records(pod.volumes).map((volume) => str(at(volume, "hostPath", "path")));
+      return [
+        ...when(pod.hostPID === true || pod.hostIPC === true, "shares the host's processes or memory"),
+        ...when(pod.hostNetwork === true && !isAgents(seen), "is on the host's network, which only agents need"),
+        ...sockets.filter((path) => /^\/$|\.sock$/.test(path)).map((path) => `mounts ${path} of the host`),
+        ...containers(pod).flatMap((container) => {
+          const context = isRecord(container.securityContext) ? container.securityContext : {};
+          const name = `container ${str(container.name)}`;
+          const drop = at(context, "capabilities", "drop");
+          const add = at(context, "capabilities", "add");
+          const added = (Array.isArray(add) ? add : []).filter((one) => !allowedCapabilities.includes(str(one)));
+          return [
+            ...when(context.privileged === true, `${name} is privileged`),
+            ...when(
+              context.allowPrivilegeEscalation !== false,
+              `${name} may gain privileges: allowPrivilegeEscalation`,
+            ),
+            ...when(!(Array.isArray(drop) && drop.includes("ALL")), `${name} does not drop ALL capabilities`),
+            ...when(added.length > 0, `${name} adds ${added.join(", ")}`),
+          ];
+        }),
+      ];
+    },
+  },
+  {
+    name: "no-plain-secrets",
+    description: "No secret in a ConfigMap, in a pod's environment or arguments, or unwrapped in the state.",
+    resource: plainSecrets,
+    stack: leakedSecrets,
+  },
+  {
+    name: "protected-in-prod",
+    description: "In prod machines, data disks and the certificate authority cannot be deleted or replaced.",
+    resource: (seen, environment) => {
+      const precious = isInstance(seen) || isDisk(seen) || isAuthority(seen);
+      return when(environment === "prod" && precious && !seen.protect, "is not protected: set consul:servers.protect");
+    },
+  },
+  {
+    name: "pinned-versions",
+    description: "Machine and container images are ones that stay: the same program is the same cluster.",
+    resource: (seen) => {
+      const image = str(seen.props.imageId);
+      if (isInstance(seen)) return when(!/_\d{8}\b|^m-[a-z0-9]+$/.test(image), `${image} is not a dated or own image`);
+      const pinned = /(:[^/:@]*\d+\.\d+\.\d+[^/:@]*|@sha256:[0-9a-f]{64})$/;
+      const images = containers(podSpec(seen)).map((container) => str(container.image));
+      return images.filter((one) => !pinned.test(one)).map((one) => `${one} is not a full version or a digest`);
+    },
+  },
+  {
+    name: "no-ui-ingress-in-prod",
+    description: "The UI of a production cluster is not published by an Ingress or a Gateway.",
+    resource: ({ type }, environment) => {
+      const publishes = /^kubernetes:.*:(Ingress|HTTPRoute|TLSRoute|GRPCRoute)$/.test(type);
+      return when(environment === "prod" && publishes, `a ${type.split(":").pop() ?? ""} in prod: use a port-forward`);
+    },
+  },
+  {
+    name: "agents-on-every-node",
+    description: "An agent on each real node, tainted or not: a pod whose node has none cannot register.",
+    resource: (seen) => {
+      if (!isAgents(seen)) return [];
+      const pod = podSpec(seen) ?? {};
+      const everywhere = records(pod.tolerations).some(
+        ({ key, effect, operator }) => key === undefined && effect === undefined && operator === "Exists",
+      );
+      const required = at(pod, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution");
+      const expressions = records(at(required, "nodeSelectorTerms")).flatMap((term) => records(term.matchExpressions));
+      const others = expressions.filter(
+        ({ key, operator, values }) => allowedAffinity[str(key)] !== `${str(operator)} ${JSON.stringify(values)}`,
+      );
+      return [
+        ...when(
+          pod.hostNetwork !== true,
+          "is not on the host's network: pods look for the agent at their node's address",
+        ),
+        ...when(pod.dnsPolicy !== "ClusterFirstWithHostNet", "dnsPolicy must be ClusterFirstWithHostNet"),
+        ...when(pod.nodeSelector !== undefined, "nodeSelector leaves nodes without an agent"),
+        ...when(!everywhere, "does not tolerate every taint: tainted nodes would have no agent"),
+        ...others.map(({ key }) => `node affinity over ${str(key)} leaves nodes without an agent`),
+      ];
+    },
+  },
+];

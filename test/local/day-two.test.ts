@@ -1,0 +1,297 @@
+import { deepEqual, equal, match, notEqual, ok, rejects } from "assert/strict";
+import { mkdtempSync, rmSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import { connect, PeerCertificate } from "tls";
+import * as pulumi from "@pulumi/pulumi";
+import { cloud } from "../../components/cloud-assistant";
+import { ports } from "../../consul/config";
+import { Resolver, Stream } from "../../local/load";
+import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
+import { Rollout } from "./rollout";
+
+const config = onLoopback("127.47.0");
+
+/** Clients that write and look up through the agents all the time, each at an agent that is not being restarted. */
+class Load {
+  private readonly resolver = new Resolver();
+  private readonly acknowledged = new Map<string, string>();
+  private readonly times: number[] = [];
+  private readonly began = Date.now();
+  private readonly streams: Record<"writes" | "lookups" | "dns", Stream>;
+
+  constructor(
+    private readonly cluster: Cluster,
+    private readonly rollout: Rollout,
+  ) {
+    this.streams = {
+      writes: new Stream(25, async (turn) => {
+        const key = `day-two/${this.began}/${turn}`;
+        equal(await cluster.api(this.agent(turn)).put(`kv/${key}`, String(turn)), true);
+        this.acknowledged.set(key, String(turn));
+        this.times.push(Date.now());
+      }),
+      lookups: new Stream(50, async (turn) => {
+        const found = await cluster.api(this.agent(turn), null).get<object[]>("health/service/web?passing");
+        notEqual(found.length, 0, "the service is not there");
+      }),
+      dns: new Stream(50, async (turn) => {
+        const address = cluster.node(this.agent(turn)).address;
+        notEqual((await this.resolver.addresses(address, "web.service.consul")).length, 0, "the name is not there");
+      }),
+    };
+  }
+
+  private agent(turn: number): string {
+    const running = this.cluster.runningNodes.filter(
+      ({ role, name }) => role === "agent" && name !== this.rollout.resting,
+    );
+    const agents = running.map(({ name }) => name);
+    return agents[turn % agents.length] ?? "";
+  }
+
+  /**
+   * Ends it.
+   * @returns one line of what clients saw
+   * @throws where a lookup failed, or a write that was acknowledged is not there
+   */
+  async end(): Promise<string> {
+    const { writes, lookups, dns } = this.streams;
+    const [written, found, resolved] = [await writes.stop(), await lookups.stop(), await dns.stop()];
+    this.resolver.close();
+    deepEqual([found.failed, found.error, resolved.failed, resolved.error], [0, "", 0, ""], "lookups that failed");
+    // A write that is under way when the leadership moves may be told so; its client tries again.
+    ok(written.failed <= 10, JSON.stringify(written));
+    type Entry = { Key: string; Value: string };
+    const kept = await this.cluster
+      .api(await this.cluster.leaderName())
+      .get<Entry[]>(`kv/day-two/${this.began}?recurse`);
+    const values = new Map(kept.map(({ Key, Value }) => [Key, Buffer.from(Value, "base64").toString()]));
+    for (const [key, value] of this.acknowledged) equal(values.get(key), value, `${key} was acknowledged and is lost`);
+    const gap = Math.max(...this.times.map((time, i) => time - (this.times[i - 1] ?? time)));
+    return [
+      `${this.acknowledged.size} writes kept, ${written.failed} to be tried again, longest gap ${(gap / 1000).toFixed(2)} s`,
+      `${found.total} lookups over HTTP and ${resolved.total} over DNS, none failed`,
+    ].join("; ");
+  }
+}
+
+describe("day two, on a cluster of this machine", function () {
+  this.timeout(300_000);
+  let dir: string;
+  let cluster: Cluster;
+  let rollout: Rollout;
+  const crashes: string[] = [];
+  /** What people see: progress and warnings. */
+  const said: string[] = [];
+  const { info, warn } = pulumi.log;
+  before(() => Object.assign(pulumi.log, { info: say, warn: say }));
+  after(() => Object.assign(pulumi.log, { info, warn }));
+  const say = (line: string) => Promise.resolve(void said.push(line));
+
+  before(async function () {
+    this.timeout(1_800_000); // the first build of Consul
+    dir = mkdtempSync(join(tmpdir(), "day-two-"));
+    const options = { dir: join(dir, "run"), config, onCrash: (reason: string) => void crashes.push(reason) };
+    cluster = await startCluster(options);
+    rollout = new Rollout(cluster);
+    for (const [i, name] of ["agent-1", "agent-2"].entries()) {
+      await cluster.api(name).put("agent/service/register", { ID: `web-${i}`, Name: "web", Port: 80 });
+    }
+    await cluster.until("the service is not there", async () => {
+      equal((await cluster.api("agent-3").get<object[]>("health/service/web?passing")).length, 2);
+    });
+  });
+  after(async () => {
+    cloud.connect = undefined;
+    await cluster.stop();
+    rmSync(dir, { recursive: true });
+    deepEqual(crashes, [], "nodes that ended by themselves");
+  });
+
+  /** Applies changed settings under load, and says what it was like. */
+  async function under(change: Record<string, string>, beforeEach?: (node: string) => Promise<void>) {
+    const load = new Load(cluster, rollout);
+    const began = Date.now();
+    try {
+      await rollout.up(change, beforeEach);
+    } catch (error) {
+      await load.end();
+      throw error;
+    }
+    const seen = await load.end();
+    console.log(`      ${((Date.now() - began) / 1000).toFixed(0)} s; ${seen}`);
+  }
+  type Keyring = { Keys: Record<string, number>; PrimaryKeys: Record<string, number>; NumNodes: number }[];
+  const keyring = async () => (await cluster.api("server-1").get<Keyring>("operator/keyring"))[0];
+  const agentsTokens = async () => {
+    const tokens = await cluster.api("server-1").get<{ AccessorID: string; Description: string }[]>("acl/tokens");
+    return tokens.filter(({ Description }) => Description === "Agents").map(({ AccessorID }) => AccessorID);
+  };
+  /** The certificate that a server shows, checked against what the program says is trusted. */
+  const peer = (server: string) =>
+    new Promise<PeerCertificate>((resolve, reject) => {
+      const to = { host: cluster.node(server).address, port: ports.https, ca: cluster.caCertificate };
+      const socket = connect(to, () => {
+        resolve(socket.getPeerCertificate());
+        socket.destroy();
+      });
+      socket.on("error", reject);
+    });
+
+  it("restarts servers and agents for a changed log level, one by one", async () => {
+    const order: string[] = [];
+    const leaders: string[] = [];
+    await under({ "consul:logLevel": "warn" }, async (node) => {
+      order.push(node);
+      leaders.push(await cluster.leaderName());
+    });
+    deepEqual(order, ["server-1", "server-2", "server-3", "agent-1", "agent-2", "agent-3"]);
+    for (const name of order.slice(0, 3)) ok(!(cluster.logs(name).split("\n").at(-2) ?? "").includes("[INFO]"));
+    equal(await cluster.leaderName(), leaders.at(3));
+  });
+
+  it("rotates the gossip key in one go", async () => {
+    const before = Object.keys((await keyring())?.Keys ?? {});
+    await under({ "consul:gossip": '{"generation":2}' });
+    const { Keys, PrimaryKeys, NumNodes } = (await keyring()) ?? { Keys: {}, PrimaryKeys: {}, NumNodes: 0 };
+    equal(Object.keys(Keys).length, 1);
+    ok(!before.includes(Object.keys(Keys)[0] ?? ""));
+    deepEqual([Object.values(PrimaryKeys), NumNodes], [[6], 6]);
+  });
+
+  it("goes on with a rotation that was interrupted, and names a node that was away", async () => {
+    const stop = new Error("interrupted");
+    const interrupt = (node: string) => (node === "server-3" ? Promise.reject(stop) : Promise.resolve());
+    await rejects(rollout.up({ "consul:gossip": '{"generation":3}' }, interrupt), stop);
+    // Two servers have the new key alone, the other nodes both: everybody encrypts with the new one.
+    const halfway = await keyring();
+    deepEqual(Object.values(halfway?.Keys ?? {}).sort(), [4, 6]);
+    deepEqual(Object.values(halfway?.PrimaryKeys ?? {}), [6]);
+
+    await cluster.end("agent-3");
+    await under({});
+    match(said.at(-1) ?? "", /with an earlier gossip key, token or authority: agent-3\. What they need is kept/);
+
+    // It comes back with the new configuration and finds everybody.
+    cluster.start("agent-3");
+    await cluster.ready();
+    await cluster.registered();
+    said.length = 0;
+    await rollout.up({});
+    ok(!said.some((line) => line.includes("earlier gossip key")));
+    const { Keys, PrimaryKeys } = (await keyring()) ?? { Keys: {}, PrimaryKeys: {} };
+    deepEqual([Object.values(Keys), Object.values(PrimaryKeys)], [[6], [6]]);
+  });
+
+  it("lets a node back in that was away until the old gossip key was gone", async () => {
+    await cluster.end("agent-3");
+    await cluster.until("agent-3 is still there", async () => {
+      // Once gossip has forgotten it, the leader takes it out of the catalog.
+      await cluster
+        .api("server-1")
+        .put("agent/force-leave/agent-3?prune")
+        .catch(() => undefined);
+      const nodes = await cluster.api("server-1").get<{ Node: string }[]>("catalog/nodes");
+      ok(!nodes.some(({ Node }) => Node === "agent-3"));
+    });
+    await rollout.up({ "consul:gossip": '{"generation":4}' });
+    deepEqual(Object.values((await keyring())?.Keys ?? {}), [5]);
+    cluster.start("agent-3");
+    await cluster.ready();
+    deepEqual(Object.values((await keyring())?.Keys ?? {}), [6]);
+  });
+
+  it("replaces the agents' token: the new one first, then the roll, then the old one goes", async () => {
+    const [old] = await agentsTokens();
+    const oldSecret = cluster.agentToken;
+    const during: string[][] = [];
+    await under({ "consul:tokens": '{"agentGeneration":2}' }, async (node) => {
+      if (node.startsWith("agent")) during.push(await agentsTokens());
+    });
+    for (const tokens of during) deepEqual([tokens.length, tokens.includes(old ?? "")], [2, true]);
+    equal(during.length, 3);
+    const now = await agentsTokens();
+    deepEqual([now.length, now.includes(old ?? "")], [1, false]);
+    notEqual(cluster.agentToken, oldSecret);
+    await rejects(cluster.api("server-1", oldSecret).get("catalog/nodes"), /403/);
+  });
+
+  it("renews the servers' certificates one by one", async () => {
+    const serial = async () =>
+      Promise.all(["server-1", "server-2", "server-3"].map(async (s) => (await peer(s)).serialNumber));
+    const before = await serial();
+    await under({ "consul:certificates": '{"serverDays":366}' });
+    for (const [i, now] of (await serial()).entries()) notEqual(now, before[i]);
+  });
+
+  it("replaces the certificate authority in three steps, and refuses to leave one out", async () => {
+    const issuers = async () =>
+      Promise.all(["server-1", "server-2", "server-3"].map(async (s) => (await peer(s)).issuer.CN));
+    await rejects(
+      rollout.up({ "consul:certificates": '{"caGeneration":2}' }),
+      /nobody trusts certificate authority 2 yet/,
+    );
+    await under({ "consul:certificates": '{"caAlsoTrusted":[2]}' });
+    deepEqual(new Set(await issuers()), new Set(["Consul CA 1 local"]));
+    await rejects(
+      rollout.up({ "consul:certificates": '{"caGeneration":2}' }),
+      /still present certificates of authority 1/,
+    );
+    await under({ "consul:certificates": '{"caGeneration":2,"caAlsoTrusted":[1]}' });
+    deepEqual(new Set(await issuers()), new Set(["Consul CA 2 local"]));
+    await under({ "consul:certificates": '{"caGeneration":2}' });
+    equal(cluster.caCertificate.match(/BEGIN CERTIFICATE/g)?.length, 1);
+  });
+
+  it("does not switch to an authority that an agent does not trust yet", async () => {
+    await cluster.end("agent-3");
+    await rollout.up({ "consul:certificates": '{"caGeneration":2,"caAlsoTrusted":[3]}' });
+    const leader = await cluster.leaderName();
+    rollout.waitMinutes = 0.2;
+    const switched = '{"caGeneration":3,"caAlsoTrusted":[2]}';
+    await rejects(
+      rollout.up({ "consul:certificates": switched }),
+      /^Error: server-1 is not updated \(userData\) after .*: these nodes do not trust the new authority yet: agent-3\./,
+    );
+    equal(await cluster.leaderName(), leader);
+    rollout.waitMinutes = 3;
+    cluster.start("agent-3");
+    await cluster.ready();
+    await cluster.registered();
+    await rollout.up({ "consul:certificates": switched });
+  });
+
+  describe("with something wrong beforehand, touches no server", () => {
+    before(() => (rollout.waitMinutes = 0.2));
+    after(() => (rollout.waitMinutes = 3));
+    const pids = () => ["server-1", "server-2", "server-3"].map((name) => cluster.pid(name));
+
+    it("a server that is stopped", async () => {
+      await cluster.kill("server-2");
+      const before = pids();
+      await rejects(
+        rollout.up({ "consul:logLevel": "info" }),
+        /server-1 is not updated \(userData\): server-2 \(i-server-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-server-2`/,
+      );
+      deepEqual(pids(), before);
+      cluster.start("server-2");
+    });
+
+    it("a server that is paused", async () => {
+      cluster.pause("server-3");
+      const before = pids();
+      await rejects(
+        rollout.up({}),
+        /server-1 is not updated \(userData\) after .*: server-3 runs, but its Consul does not answer/,
+      );
+      deepEqual(pids(), before);
+      cluster.resume("server-3");
+    });
+
+    it("and goes on once that is put right", async () => {
+      rollout.waitMinutes = 3;
+      await under({});
+    });
+  });
+});

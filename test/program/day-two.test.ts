@@ -1,0 +1,182 @@
+import { deepEqual, equal, match, ok, rejects } from "assert/strict";
+import * as pulumi from "@pulumi/pulumi";
+import { Cloud, Outcome } from "../../components/cloud-assistant";
+import { Registered } from "../../local/program";
+import { edit, FixtureProviders, prodOutputs, runFixture } from "./fixtures";
+
+const ofType = (resources: readonly Registered[], type: string) =>
+  resources.filter((resource) => resource.type.endsWith(type));
+
+/** Machines of the prod stack that are well, unless `answer` says something else. */
+class FixtureCloud implements Cloud {
+  readonly commands: string[] = [];
+  constructor(private readonly status = "Running") {}
+
+  machines(vpcId: string, tag: { key: string; value: string }) {
+    deepEqual([vpcId, tag], ["vpc-bp1example0000000000", { key: "consul-datacenter", value: "aly-consul" }]);
+    const names = ["consul-1", "consul-2", "consul-3"];
+    return Promise.resolve(names.map((name) => ({ id: `i-${name}`, name, status: this.status })));
+  }
+
+  run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
+    this.commands.push(command);
+    const servers = [1, 2, 3].map((n) => ({
+      ...{ ID: `id-${n}`, Node: `consul-${n}`, Name: `consul-${n}`, Address: `10.0.0.${n}:8300` },
+      ...{
+        Leader: n === 1,
+        Voter: true,
+        Healthy: true,
+        SerfStatus: "alive",
+        Status: 1,
+        LastIndex: 7,
+        Version: "1.22.7",
+      },
+    }));
+    const look = {
+      ...{ leader: "10.0.0.1:8300", health: { Servers: servers }, raft: { Servers: servers }, members: servers },
+      self: { state: "Follower", applied_index: "7" },
+    };
+    const output = command.includes("autopilot") ? `${JSON.stringify(look)}\n`.repeat(3) : "";
+    return Promise.resolve(new Map(ids.map((id) => [id, { output }])));
+  }
+}
+
+class ProvidersWithCloud extends FixtureProviders {
+  constructor(
+    readonly cloud: Cloud,
+    stackOutputs = prodOutputs,
+  ) {
+    super(stackOutputs);
+  }
+}
+
+describe("day two of the whole program", () => {
+  it("asks at the end whether every server is well, and takes agents along only then", async () => {
+    const cloud = new FixtureCloud();
+    const { resources, outputs } = await runFixture("prod", undefined, new ProvidersWithCloud(cloud));
+    equal(cloud.commands.length, 1);
+    equal(outputs.consulVersion?.value, "1.22.7");
+    const instances = ofType(resources, ":Instance").map(({ urn }) => urn);
+    for (const urn of instances) ok(ofType(resources, ":DaemonSet")[0]?.options.dependsOn.includes(urn), urn);
+
+    const stopped = new ProvidersWithCloud(new FixtureCloud("Stopped"));
+    await rejects(
+      runFixture("prod", undefined, stopped),
+      /the servers are not all well: consul-1 \(i-consul-1\) is Stopped/,
+    );
+  });
+
+  it("has a gate at each server, with a name of its own, and tags that say what it was set to", async () => {
+    const { resources } = await runFixture("prod");
+    for (const { inputs, options } of ofType(resources, ":Instance")) {
+      deepEqual(options.hooks, { BeforeUpdate: [`consul-${String(inputs.instanceName)}-quorum-gate`] });
+      const tags = inputs.tags as Record<string, string>;
+      deepEqual([tags["consul-version"], tags["consul-gossip"], tags["consul-ca"]], ["1.22.7", "1", "1"]);
+    }
+    const { resources: changed } = await runFixture("prod", (config) => {
+      edit(config, "gossip", (gossip) => (gossip.generation = 3));
+      edit(config, "certificates", (certificates) =>
+        Object.assign(certificates, { caGeneration: 2, caAlsoTrusted: [1] }),
+      );
+    });
+    for (const { inputs } of ofType(changed, ":Instance")) {
+      const tags = inputs.tags as Record<string, string>;
+      deepEqual([tags["consul-gossip"], tags["consul-ca"]], ["3", "2+1"]);
+    }
+  });
+
+  it("takes old keys and tokens away after a rotation, without sending a secret to the cloud", async () => {
+    const cloud = new FixtureCloud();
+    const providers = new ProvidersWithCloud(cloud);
+    const { secrets } = await runFixture(
+      "prod",
+      (config) => edit(config, "tokens", (tokens) => (tokens.agentGeneration = 2)),
+      providers,
+    );
+    equal(cloud.commands.length, 3);
+    match(cloud.commands[1] ?? "", /sh -s -- '[0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}'/);
+    match(cloud.commands[2] ?? "", /sh -s -- 'only' '[0-9a-f]{64}'[^]*ACL_PREFIX=Agents/);
+    for (const command of cloud.commands) for (const secret of secrets) ok(!command.includes(secret));
+  });
+
+  it("trusts two authorities while one takes over from the other, and protects the one that signs", async () => {
+    for (const [signer, other] of [
+      [1, 2],
+      [2, 1],
+    ] as const) {
+      const { resources, outputs } = await runFixture("prod", (config) => {
+        edit(config, "certificates", (c) => Object.assign(c, { caGeneration: signer, caAlsoTrusted: [other] }));
+      });
+      const bundle = String(outputs.caCertificate?.value);
+      match(bundle, /consul-trust-ca-1\n[^]*consul-trust-ca-2\n/);
+      for (const { inputs } of ofType(resources, ":LocallySignedCert")) {
+        match(String(inputs.caCertPem), new RegExp(`consul-trust-ca-${signer}\n`));
+      }
+      for (const type of [":PrivateKey", ":SelfSignedCert"]) {
+        const authorities = ofType(resources, type).filter(({ name }) => /-ca(-key)?-\d$/.test(name));
+        deepEqual(
+          authorities.map(({ name, options }) => [name.endsWith(String(signer)), options.protect]),
+          [signer === 1, signer === 2].map((signs) => [signs, signs]),
+        );
+      }
+      const agents = ofType(resources, ":ConfigMap").map(
+        ({ inputs }) => (inputs.data as Record<string, string>)["ca.pem"],
+      );
+      ok(agents.includes(bundle));
+    }
+  });
+
+  it("marks each agent with what it was started with", async () => {
+    const trust = async (change?: (config: Record<string, string>) => void) => {
+      const { resources } = await runFixture("prod", change);
+      const secret = ofType(resources, ":Secret").find(({ name }) => name === "consul-agent-secrets")?.inputs;
+      const text = (secret?.data as Record<string, string>)["secrets.json"] ?? "";
+      const { node_meta } = JSON.parse(Buffer.from(text, "base64").toString()) as { node_meta: { trust: string } };
+      return node_meta.trust.split(".");
+    };
+    const [gossip, token, ca] = await trust();
+    const changed = await trust((c) => edit(c, "gossip", (g) => (g.generation = 2)));
+    deepEqual([changed[0] === gossip, changed[1], changed[2]], [false, token, ca]);
+    const both = await trust((c) => edit(c, "certificates", (x) => (x.caAlsoTrusted = [2])));
+    deepEqual([both[0], both[1], both[2] === ca], [gossip, token, false]);
+  });
+
+  it("lets agents of another stack be older than their servers, not newer", async () => {
+    const at = (version: string) => runFixture("prod-cluster-b", (config) => void (config["consul:version"] = version));
+    await at("1.22.6");
+    await rejects(
+      at("1.22.8"),
+      /consul:version is 1.22.8, but the servers of organization\/consul\/prod run 1.22.7: update that stack first/,
+    );
+  });
+
+  describe("warnings", () => {
+    const said: string[] = [];
+    const { warn } = pulumi.log;
+    before(() => Object.assign(pulumi.log, { warn: (line: string) => Promise.resolve(void said.push(line)) }));
+    after(() => Object.assign(pulumi.log, { warn }));
+
+    it("come for what runs out soon, and the days are an output", async () => {
+      const { outputs } = await runFixture("prod");
+      deepEqual(said, []);
+      ok((outputs.daysLeft?.value as { ca: number }).ca > 365);
+      const soon = new Date(Date.now() + 10.5 * 86_400_000).toISOString();
+      const providers = new (class extends FixtureProviders {
+        override resource(args: Parameters<FixtureProviders["resource"]>[0]) {
+          const made = super.resource(args);
+          return args.type.endsWith("edCert") ? { ...made, state: { ...made.state, validityEndTime: soon } } : made;
+        }
+      })();
+      const { outputs: late } = await runFixture("prod", undefined, providers);
+      deepEqual(late.daysLeft?.value, {
+        ca: 10,
+        serverCertificate: 10,
+        gossipKey: (outputs.daysLeft?.value as { gossipKey: number }).gossipKey,
+      });
+      deepEqual(said, [
+        `10 days left, the certificate authority runs out: introduce the next one (docs/operations.md) (${soon})`,
+        `10 days left, a server certificate runs out: \`pulumi up\` renews it (${soon})`,
+      ]);
+    });
+  });
+});

@@ -1,0 +1,60 @@
+import { execFileSync } from "child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import { parse } from "yaml";
+import { programDir, ProgramRun, runProgram } from "../../local/program";
+import { FixtureProviders, prodOutputs } from "./fixtures";
+
+const reference = (app: string) => ({
+  namespace: "shop",
+  secretName: `${app}-consul-token`,
+  key: "token",
+  accessorId: "f1c70e5a-0000-4000-8000-0000000acce5",
+});
+
+/** What the Consul stack gives to the example. */
+export const exampleOutputs: Readonly<Record<string, unknown>> = {
+  ...prodOutputs,
+  apps: { orders: reference("orders"), "orders-config": reference("orders-config") },
+};
+
+/**
+ * The example in a new directory with this project as a package beside it, as another repository has it.
+ * @returns the directory, which the caller removes; the example is in spring-app, packages in node_modules
+ */
+export function exampleElsewhere(): string {
+  const directory = mkdtempSync(join(tmpdir(), "consul-example-"));
+  cpSync(join(programDir, "examples/spring-app"), join(directory, "spring-app"), {
+    recursive: true,
+    filter: (path) => !path.includes("node_modules"),
+  });
+  // `npm pack` builds what is in the package: the prepack script.
+  const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", directory], { cwd: programDir });
+  const modules = join(directory, "node_modules");
+  mkdirSync(join(modules, "consul-alicloud"), { recursive: true });
+  const tarball = join(directory, packed.toString().trim().split("\n").at(-1) ?? "");
+  execFileSync("tar", ["-xzf", tarball, "--strip-components=1", "-C", join(modules, "consul-alicloud")]);
+  for (const name of ["@pulumi", "@types"]) symlinkSync(join(programDir, "node_modules", name), join(modules, name));
+  return directory;
+}
+
+/** Runs the example's program with what the Consul stack gives, on the defaults of its own Pulumi.yaml. */
+export async function runExample(
+  directory: string,
+  stackOutputs: Readonly<Record<string, unknown>> = exampleOutputs,
+): Promise<ProgramRun> {
+  const project = parse(readFileSync(join(directory, "spring-app/Pulumi.yaml"), "utf8")) as {
+    config: Record<string, { default?: string | number }>;
+  };
+  const given = { consulStack: { default: "organization/consul/prod" }, context: { default: "prod" } };
+  const config: Record<string, string> = {};
+  // The monitor of these tests calls every project "consul".
+  const entries: [string, { default?: unknown }][] = Object.entries({ ...project.config, ...given });
+  for (const [key, value] of entries) config[`consul:${key}`] = String(value.default);
+  return runProgram("prod", config, new FixtureProviders(stackOutputs), () => {
+    const index = join(directory, "spring-app/index.ts");
+    Reflect.deleteProperty(require.cache, index);
+    return require(index) as unknown;
+  });
+}

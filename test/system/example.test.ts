@@ -1,0 +1,68 @@
+import * as k8s from "@kubernetes/client-node";
+import { deepEqual, equal } from "assert/strict";
+import { rmSync } from "fs";
+import { exampleElsewhere, runExample } from "../program/example";
+import { Kube, kubeUnavailable, startKube } from "./kube";
+import { Manifest } from "./kube-objects";
+
+/** The example's stack on a real API server: everything is accepted as it is, the Job runs, the pods come up. */
+describe("the example's stack on Kubernetes", function () {
+  this.timeout(300_000);
+  let kube: Kube;
+  let directory = "";
+
+  before(async function () {
+    this.timeout(3_600_000);
+    const reason = await kubeUnavailable();
+    if (reason !== undefined) {
+      console.log(`    skipped: ${reason}`);
+      this.skip();
+    }
+    directory = exampleElsewhere();
+    kube = await startKube();
+  });
+  after(async () => {
+    // Not started where the level is skipped.
+    await (kube as Kube | undefined)?.stop();
+    if (directory !== "") rmSync(directory, { recursive: true, force: true });
+  });
+
+  it("is accepted without a warning, configures Consul, and its pods are spread over the nodes", async () => {
+    const run = await runExample(directory);
+    const secret = (app: string): Manifest => ({
+      apiVersion: "v1",
+      kind: "Secret",
+      metadata: { name: `${app}-consul-token`, namespace: "shop" },
+      data: { token: Buffer.from("not one").toString("base64") },
+    });
+    const namespace: Manifest = {
+      apiVersion: "v1",
+      kind: "Namespace",
+      // The strictest level there is: the example needs nothing of the node.
+      metadata: {
+        name: "shop",
+        labels: { "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" },
+      },
+    };
+    const made = run.resources.flatMap(({ type, inputs }): Manifest[] => {
+      const [, apiVersion, kind] = /^kubernetes:(?:core\/)?([^:]+):(\w+)$/.exec(type) ?? [];
+      return apiVersion === undefined ? [] : [{ ...inputs, apiVersion, kind } as unknown as Manifest];
+    });
+    deepEqual(made.map(({ kind }) => kind).sort(), ["ConfigMap", "ConfigMap", "Deployment", "Job"]);
+    deepEqual(await kube.apply([namespace, secret("orders"), secret("orders-config"), ...made]), []);
+
+    const batch = kube.kubeconfig.makeApiClient(k8s.BatchV1Api);
+    const apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
+    await kube.waitFor("the Job completes", async () => {
+      const [job] = (await batch.listNamespacedJob({ namespace: "shop" })).items;
+      equal(job?.status?.succeeded, 1);
+    });
+    await kube.waitFor("the Deployment is available", async () => {
+      const { status } = await apps.readNamespacedDeployment({ name: "orders", namespace: "shop" });
+      equal(status?.availableReplicas, 3);
+    });
+    const core = kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
+    const pods = await core.listNamespacedPod({ namespace: "shop", labelSelector: "app.kubernetes.io/name=orders" });
+    equal(new Set(pods.items.map(({ spec }) => spec?.nodeName)).size, 3);
+  });
+});

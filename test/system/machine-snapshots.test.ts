@@ -1,0 +1,122 @@
+import { deepEqual, equal, match } from "assert/strict";
+import { createHash } from "crypto";
+import { readFileSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import { findConsul } from "../../local/consul-binary";
+import { Providers, runProgram, stackConfig } from "../../local/program";
+import { LocalProviders } from "../../local/providers";
+import { createNetwork, Machine, Network } from "./machine";
+import { mirrorAddress } from "./machine-services";
+import { machinesUnavailable } from "./rootfs";
+
+// The timer and the service for snapshots, on machines booted from the program's user data.
+
+const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
+
+/** Real random and tls, and a cloud that takes everything. */
+function cloud(): Providers {
+  const local = new LocalProviders(join(tmpdir(), "consul-machine-snapshots-no-such-file"));
+  return {
+    resource: (args) => {
+      if (/^(random|tls):/.test(args.type)) return local.resource(args);
+      const id = args.type.endsWith(":EcsDisk") ? `d-${idOf(args.name)}` : `${args.name}-id`;
+      return { id, state: args.inputs as Record<string, unknown> };
+    },
+    call: () => ({ kubeConfig: "none" }),
+  };
+}
+
+describe("snapshots on machines", function () {
+  this.timeout("5m");
+  const providers = cloud();
+  const version = stackConfig("prod")["consul:version"] ?? "";
+  let net: Network;
+  let machines: Machine[] = [];
+
+  const servers = async (settings: Readonly<Record<string, string>>) => {
+    const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul` };
+    const { resources } = await runProgram("prod", { ...stackConfig("prod"), ...mirror, ...settings }, providers);
+    return resources
+      .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
+      .map(({ name, inputs }) => ({
+        name: String(inputs.hostName),
+        address: String(inputs.privateIp),
+        userData: Buffer.from(String(inputs.userData), "base64").toString(),
+        serial: idOf(`${name}-data`),
+      }));
+  };
+
+  before(async function () {
+    this.timeout("30m");
+    const reason = await machinesUnavailable();
+    if (reason !== undefined) {
+      console.error(`skipped: ${reason}`);
+      return this.skip();
+    }
+    const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
+    net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
+    net.mirror.offer(version, readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" })));
+    const described = await servers({ "consul:backups": JSON.stringify({ everyHours: 1, keep: 2 }) });
+    machines = await Promise.all(
+      described.map(async (server) => net.machine({ ...server, disk: await net.disk({ ...server, size: 512 }) })),
+    );
+    // A machine has booted once its ACLs are in place: that takes a leader, and so the others.
+    await Promise.all(machines.map((machine) => machine.boot()));
+    await machines[0]?.until("curl -s http://127.0.0.1:8500/v1/status/leader | grep :8300");
+    await machines[0]?.until("systemctl is-active consul-acl.service");
+  });
+
+  after(async () => {
+    await (net as Network | undefined)?.destroy();
+  });
+
+  it("wait for their hour on every server", async () => {
+    for (const machine of machines) {
+      equal((await machine.run("systemctl is-active consul-snapshot.timer")).trim(), "active");
+      match(await machine.run("systemctl list-timers --no-legend consul-snapshot.timer"), / \d\d:17:00 /);
+      equal(await machine.run("systemctl --failed --plain --no-legend"), "");
+    }
+  });
+
+  it("are taken by the leader's unit alone, onto the data disk, for root only", async () => {
+    for (const machine of machines) await machine.run("systemctl start consul-snapshot.service");
+    const journals = await Promise.all(machines.map((machine) => machine.journal("consul-snapshot.service")));
+    const taken = await Promise.all(machines.map((machine) => machine.run("ls -A /opt/consul/snapshots || :")));
+    const leader = taken.findIndex((files) => files !== "");
+    equal(taken.filter((files) => files !== "").length, 1, journals.join("\n"));
+    match(taken[leader] ?? "", new RegExp(`^\\d{8}T\\d{6}Z-${machines[leader]?.name ?? ""}\\.snap\n$`));
+    const on = machines[leader];
+    equal(await on?.run("stat -c '%a %U' /opt/consul/snapshots /opt/consul/snapshots/*"), "700 root\n600 root\n");
+    equal(await on?.run("findmnt -n -o LABEL --target /opt/consul/snapshots"), "consul-data\n");
+    match((await on?.run("consul snapshot inspect /opt/consul/snapshots/*.snap")) ?? "", /ACLToken/);
+    journals.forEach((journal, i) => match(journal, i === leader ? /raft index \d+/ : /nothing to do here/));
+  });
+
+  it("are taken by the next leader when leadership moves, and kept as many as asked for", async () => {
+    const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
+    const [one] = machines;
+    await one?.run(`${asManager} consul operator raft transfer-leader`);
+    await one?.until("curl -s http://127.0.0.1:8500/v1/status/leader | grep :8300");
+    for (let round = 0; round < 3; round++) {
+      for (const machine of machines) await machine.run("systemctl start consul-snapshot.service; sleep 1");
+    }
+    const counts = await Promise.all(
+      machines.map((machine) => machine.run("ls /opt/consul/snapshots 2>/dev/null | wc -l")),
+    );
+    deepEqual(counts.map(Number).sort(), [0, 1, 2]);
+  });
+
+  it("end when they are no longer asked for, at the next boot; what was taken stays", async () => {
+    const without = await servers({});
+    for (const [i, machine] of machines.entries()) machine.setUserData(without[i]?.userData ?? "");
+    const [one] = machines;
+    const before = await one?.run("ls -A /opt/consul/snapshots 2>/dev/null || :");
+    await one?.shutdown();
+    await one?.boot();
+    equal((await one?.exec("systemctl cat consul-snapshot.timer consul-snapshot.service"))?.code, 1);
+    equal(await one?.run("systemctl list-timers --all --no-legend 'consul*'"), "");
+    equal(await one?.run("systemctl --failed --plain --no-legend"), "");
+    equal(await one?.run("ls -A /opt/consul/snapshots 2>/dev/null || :"), before);
+  });
+});

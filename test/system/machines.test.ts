@@ -1,0 +1,491 @@
+import assert from "assert";
+import { createHash } from "crypto";
+import { readFileSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import { findConsul } from "../../local/consul-binary";
+import { Providers, runProgram, stackConfig } from "../../local/program";
+import { LocalProviders } from "../../local/providers";
+import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
+import { mirrorAddress } from "./machine-services";
+import { machinesUnavailable } from "./rootfs";
+
+// The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
+// certificates and tokens as the real providers make them. Each test goes on from where the one before left the cluster.
+
+/** One server as the program describes it to the cloud. */
+interface Described {
+  readonly name: string;
+  readonly address: string;
+  readonly userData: string;
+  readonly httpTokens: "required" | "optional";
+  readonly serial: string;
+}
+
+/** Real random and tls, and a cloud that takes everything. Used for every run, so that secrets stay. */
+function cloud(): Providers {
+  // Nothing is ever saved there.
+  const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"));
+  return {
+    resource: (args) => {
+      if (/^(random|tls):/.test(args.type)) return local.resource(args);
+      const inputs = args.inputs as Record<string, unknown>;
+      const id = createHash("sha256").update(args.name).digest("hex").slice(0, 20);
+      return { id: args.type.endsWith(":EcsDisk") ? `d-${id}` : `${args.name}-id`, state: inputs };
+    },
+    call: () => ({ kubeConfig: "none" }),
+  };
+}
+
+/** Runs the program for prod with some settings changed, and returns its servers in order. */
+async function describeServers(
+  providers: Providers,
+  settings: Readonly<Record<string, string>>,
+  servers: Readonly<Record<string, unknown>> = {},
+): Promise<Described[]> {
+  const config: Record<string, string> = { ...stackConfig("prod"), ...settings };
+  const given = JSON.parse(config["consul:servers"] ?? "{}") as Record<string, unknown>;
+  config["consul:servers"] = JSON.stringify({ ...given, ...servers });
+  const { resources } = await runProgram("prod", config, providers);
+  const urnOf = (id: string): string => createHash("sha256").update(id).digest("hex").slice(0, 20);
+  return resources
+    .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
+    .map(({ name, inputs }) => ({
+      name: String(inputs.hostName),
+      address: String(inputs.privateIp),
+      userData: Buffer.from(String(inputs.userData), "base64").toString(),
+      httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
+      serial: urnOf(`${name}-data`),
+    }));
+}
+
+const vswitches = (): string[] => {
+  const servers = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
+  return servers.nodes.map(({ vswitchCidr }) => vswitchCidr);
+};
+
+const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
+const asManagerByHttp = `printf 'X-Consul-Token: %s' "$(cat /etc/consul.management-token)" | curl -sSf -H @-`;
+const threeVoters = `${asManager} consul operator autopilot state -format=json |
+  python3 -c 'import json,sys; s=json.load(sys.stdin); sys.exit(not (s["Healthy"] and len(s["Voters"]) == 3))'`;
+
+describe("machines from the program's user data", function () {
+  this.timeout("5m");
+  const providers = cloud();
+  const version = stackConfig("prod")["consul:version"] ?? "";
+  const newer = version.replace(/\d+$/, (patch) => String((Number(patch) + 1) % 10));
+  const settings = { "consul:downloadMirror": `http://${mirrorAddress}/consul` };
+  let net: Network;
+  let described: Described[];
+  let machines: Machine[];
+  let disks: Disk[];
+  let one: Machine;
+  let two: Machine;
+  let three: Machine;
+  const secrets: string[] = [];
+
+  const change = async (changed: Readonly<Record<string, string>>, servers = {}): Promise<void> => {
+    described = await describeServers(providers, { ...settings, ...changed }, servers);
+    for (const [index, machine] of machines.entries()) {
+      machine.setUserData(described[index]?.userData ?? assert.fail("a server is gone"));
+      machine.setMetadataTokens(described[index]?.httpTokens ?? "required");
+    }
+  };
+  const nodeId = (machine: Machine): Promise<string> => machine.run("cat /opt/consul/data/node-id");
+  // The leader may just have been the machine that was switched off.
+  const put = (machine: Machine, key: string): Promise<string> =>
+    machine.until(`${asManager} consul kv put ${key} ${key}`);
+  const get = (machine: Machine, key: string): Promise<string> => machine.run(`${asManager} consul kv get ${key}`);
+  const healthy = (machine: Machine): Promise<string> => machine.until(threeVoters, 120);
+
+  before(async function () {
+    this.timeout("30m");
+    const reason = await machinesUnavailable();
+    if (reason) {
+      console.error(`skipped: ${reason}`);
+      return this.skip();
+    }
+    const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
+    net = await createNetwork({ vswitches: vswitches() });
+    net.mirror.offer(version, consul);
+    net.mirror.offer(newer, relabelled(consul, version, newer));
+    described = await describeServers(providers, settings);
+    disks = await Promise.all(described.map(({ serial }) => net.disk({ serial, size: 512 })));
+    machines = [];
+    for (const server of described) machines.push(await net.machine(server));
+    [one, two, three] = machines as [Machine, Machine, Machine];
+  });
+
+  after(async function () {
+    await (net as Network | undefined)?.destroy();
+  });
+
+  it("become a cluster with no further help, disks attached after the boot as on ECS", async () => {
+    await Promise.all(
+      machines.map(async (machine, index) => {
+        await machine.boot({ wait: false });
+        // The boot as a whole waits for Consul, which waits for its disk.
+        await machine.until("systemctl list-jobs --plain --no-legend | grep -w consul.service");
+        await machine.attach(disks[index] ?? assert.fail("no disk"));
+        await machine.booted();
+      }),
+    );
+    await healthy(one);
+    for (const machine of machines) {
+      assert.equal(await machine.run("hostname"), `${machine.name}\n`);
+      await machine.until("systemctl is-active consul.service consul-acl.service");
+      assert.equal(await machine.run("systemctl --failed --plain --no-legend"), "");
+      assert.equal(await machine.run("systemctl show -P NRestarts consul.service"), "0\n");
+      assert.match(await machine.run("consul version"), new RegExp(`^Consul v${version}\n`));
+    }
+    const members = await one.run(`${asManager} consul members | awk 'NR > 1 { print $1, $2, $3, $4 }' | sort`);
+    const wanted = described.map(({ name, address }) => `${name} ${address}:8301 alive server\n`);
+    assert.equal(members, wanted.join(""));
+    for (const machine of machines) secrets.push(...(await secretsOf(machine)));
+  });
+
+  it("leave cloud-init with nothing to complain about", async () => {
+    for (const machine of machines) {
+      assert.match(await machine.run("cat /run/cloud-init/result.json"), /"DataSourceAliYunLocal"/);
+      assert.equal(await machine.run("grep -E 'WARNING|ERROR|Traceback' /var/log/cloud-init.log || true"), "");
+      assert.match(await machine.run("cloud-init status --long"), /^extended_status: done$/m);
+      // It judges cloud-config alone; of a boothook it says that it is one.
+      const verdict = await machine.run("cloud-init schema --system 2>&1");
+      assert.match(verdict, /User-data type 'text\/cloud-boothook' not currently evaluated/);
+      assert.doesNotMatch(verdict, /invalid|error/i);
+    }
+  });
+
+  it("read user data with tokens only", () => {
+    for (const machine of machines) {
+      const requests = machine.metadataRequests().filter(({ method }) => method === "GET");
+      assert(requests.some(({ path, status }) => path.endsWith("/user-data") && status === 200));
+      assert.deepEqual(
+        requests.filter(({ token }) => !token),
+        [],
+      );
+    }
+  });
+
+  it("listen where they should and nowhere else", async () => {
+    for (const machine of machines) {
+      const listening = await machine.run(`ss -ltnupH | awk '/"consul"/ { print $1, $5 }' | sort`);
+      const own = ["tcp 8300", "tcp 8301", "tcp 8501", "udp 8301"].map((port) =>
+        port.replace(" ", ` ${machine.address}:`),
+      );
+      const loopback = ["tcp 127.0.0.1:8500", "tcp 127.0.0.1:8600", "udp 127.0.0.1:8600"];
+      assert.deepEqual(listening.trim().split("\n"), [...own, ...loopback].sort());
+    }
+    assert.equal((await two.exec(`curl -sS http://${one.address}:8500/v1/status/leader`)).code, 7);
+  });
+
+  it("speak TLS, with certificates of the program's own authority", async () => {
+    const leader = `https://${one.address}:8501/v1/status/leader`;
+    assert.match(await two.run(`curl -sSf --cacert /etc/consul.d/ca.pem ${leader}`), /:8300"$/);
+    assert.equal((await two.exec(`curl -sS ${leader}`)).code, 60, "trusted without the CA's certificate");
+    const named = `https://${one.name}.server.aly-consul.consul:8501/v1/status/leader`;
+    const resolve = `--resolve ${one.name}.server.aly-consul.consul:8501`;
+    await two.run(`curl -sSf --cacert /etc/consul.d/ca.pem ${resolve}:${one.address} ${named}`);
+    // 60 as well: the right authority for another machine's name.
+    const other = await two.exec(`curl -sS --cacert /etc/consul.d/ca.pem ${resolve}:${three.address} ${named}`);
+    assert.equal(other.code, 60, "a server passes for another one");
+  });
+
+  it("let nobody in without a token, and everyone with one do what it is for", async () => {
+    const http = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8500/v1";
+    const header = (token: string) => ({ input: `header = "X-Consul-Token: ${token}"\n` });
+    assert.equal(await one.run(`${http}/kv/x -X PUT -d x`), "403");
+    assert.equal(await one.run(`${http}/kv/x`), "403");
+    assert.equal(await one.run(`${http}/catalog/nodes`), "200");
+    assert.equal(await one.run(`${http}/catalog/nodes -K -`, header("00000000-1111-2222-3333-444444444444")), "403");
+    for (const machine of machines) {
+      // Each token that the machine was given, by the API's own account of who it is.
+      const files = await machine.run("cd /etc/consul.acl && grep -l SecretID token.*.json | sort");
+      assert.equal(files.trim().split("\n").length, machines.length + 1, "a token per server, one for the agents");
+      for (const file of files.trim().split("\n")) {
+        const token = JSON.parse(await machine.run(`cat /etc/consul.acl/${file}`)) as Record<string, string>;
+        const self = "curl -sSf http://127.0.0.1:8500/v1/acl/token/self -K -";
+        const known = JSON.parse(await machine.run(self, header(token.SecretID ?? ""))) as Record<string, string>;
+        assert.equal(known.AccessorID, token.AccessorID);
+        assert.equal(known.Description, token.Description);
+      }
+    }
+    const agents = (await one.run("grep -l '\"Agents\"' /etc/consul.acl/token.*.json")).trim();
+    const agent = (JSON.parse(await one.run(`cat ${agents}`)) as { SecretID: string }).SecretID;
+    assert.equal(await one.run(`${http}/kv/x -X PUT -d x -K -`, header(agent)), "403");
+    // A node name of its own it may write, a server's it may not.
+    const register = (node: string) => `-X PUT -d '{"Node":"${node}","Address":"10.9.8.7"}'`;
+    assert.equal(await one.run(`${http}/catalog/register ${register("node-x")} -K -`, header(agent)), "200");
+    assert.equal(await one.run(`${http}/catalog/register ${register("consul-2")} -K -`, header(agent)), "403");
+    await put(one, "first");
+    await one.run(`${asManagerByHttp} -X PUT -d '{"Node":"node-x"}' http://127.0.0.1:8500/v1/catalog/deregister`);
+  });
+
+  it("encrypt gossip with the one key that they were given", async () => {
+    const key = (JSON.parse(await one.run("cat /etc/consul.d/secrets.json")) as { encrypt: string }).encrypt;
+    const keys = await one.run(`${asManager} consul keyring -list`);
+    assert.deepEqual(keys.match(/\S+ \[\d\/\d\]/g), [`${key} [3/3]`]);
+  });
+
+  it("have the files, owners and modes of the design", async () => {
+    for (const machine of machines) {
+      const acl = await machine.run("ls /etc/consul.acl");
+      const wanted: Readonly<Record<string, string>> = {
+        "/etc/consul.acl": "700 root root",
+        ...Object.fromEntries(
+          acl
+            .trim()
+            .split("\n")
+            .map((name) => [`/etc/consul.acl/${name}`, "600 root root"]),
+        ),
+        "/etc/consul.d": "750 root consul",
+        "/etc/consul.d/ca.pem": "640 root consul",
+        "/etc/consul.d/consul.json": "640 root consul",
+        "/etc/consul.d/secrets.json": "640 root consul",
+        "/etc/consul.d/server-key.pem": "640 root consul",
+        "/etc/consul.d/server.pem": "640 root consul",
+        "/etc/consul.management-token": "600 root root",
+        "/etc/systemd/system/consul-acl.service": "644 root root",
+        "/etc/systemd/system/consul-disk.service": "644 root root",
+        "/etc/systemd/system/consul.service": "644 root root",
+        "/opt/consul": "755 root root",
+        "/opt/consul/data": "700 consul consul",
+        "/usr/local/bin/consul": "755 root root",
+        "/usr/local/lib/consul": "755 root root",
+        "/usr/local/lib/consul/acl.sh": "755 root root",
+        "/usr/local/lib/consul/disk.sh": "755 root root",
+        "/usr/local/lib/consul/install.sh": "755 root root",
+      };
+      const places =
+        "/etc/consul* /etc/systemd/system/consul* /opt/consul /opt/consul/data /usr/local/bin/consul /usr/local/lib/consul";
+      const found = await machine.run(
+        `find ${places} -path '/opt/consul/*/*' -prune -o -path /opt/consul/lost+found -prune -o -printf '%p %m %u %g\n' | sort -u`,
+      );
+      const list = Object.entries(wanted).map(([path, mode]) => `${path} ${mode}`);
+      assert.deepEqual(found.trim().split("\n").sort(), list.sort());
+      assert.equal(await machine.run("ps -o user= -C consul"), "consul\n");
+    }
+  });
+
+  it("keep every secret from everyone else on the machine", async () => {
+    assert(secrets.length >= 3 * 8);
+    const input = `${[...new Set(secrets)].join("\n")}\n`;
+    for (const machine of machines) {
+      // As root it finds them, so it would find them as nobody: in any file, under any directory, that nobody can read.
+      const search = "grep -rIlF -f - --devices=skip --exclude-dir=proc --exclude-dir=sys / 2>/dev/null";
+      const seen = await machine.run(`${search} | sort`, { input, timeout: 120 });
+      for (const path of [
+        "/etc/consul.d/secrets.json",
+        "/etc/consul.d/server-key.pem",
+        "/etc/consul.management-token",
+      ]) {
+        assert(seen.includes(`${path}\n`), `the search is blind: not in ${path}`);
+      }
+      const nobody = await machine.exec(`setpriv --reuid=nobody --regid=nogroup --clear-groups ${search}`, { input });
+      assert.equal(nobody.stdout, "");
+      const consul = await machine.exec(`setpriv --reuid=consul --regid=consul --clear-groups ${search}`, { input });
+      assert.deepEqual(consul.stdout.trim().split("\n").sort(), [
+        "/etc/consul.d/secrets.json",
+        "/etc/consul.d/server-key.pem",
+      ]);
+      // The one line that both searches find is the one that is put there for them.
+      const count = "cat /etc/consul.management-token; } | grep -acF -f <(cat <&3)";
+      assert.equal(await machine.run(`exec 3<&0; { cat /proc/[0-9]*/cmdline; echo; ${count}`, { input }), "1\n");
+      assert.equal(await machine.run(`exec 3<&0; { journalctl --no-pager; ${count}`, { input }), "1\n");
+    }
+  });
+
+  it("keep Consul itself from the metadata service", async () => {
+    const ask = "curl -s --max-time 3 -o /dev/null -w '%{http_code}' http://100.100.100.200/latest/user-data";
+    assert.equal(await one.run(ask), "403");
+    const group = "/sys/fs/cgroup/system.slice/consul.service/cgroup.procs";
+    assert.equal((await one.exec(`echo $$ >${group} && ${ask}`)).stdout, "000");
+  });
+
+  it("rejoin after a reboot with the same node id and the same data", async () => {
+    const id = await nodeId(three);
+    const peers = await one.run(`${asManager} consul operator raft list-peers | awk '{ print $1, $2, $3 }' | sort`);
+    await three.shutdown();
+    await put(one, "meanwhile");
+    await three.boot();
+    await healthy(three);
+    assert.equal(await nodeId(three), id);
+    assert.equal(await get(three, "first"), "first\n");
+    assert.equal(await get(three, "meanwhile"), "meanwhile\n");
+    assert.equal(
+      await one.run(`${asManager} consul operator raft list-peers | awk '{ print $1, $2, $3 }' | sort`),
+      peers,
+    );
+    await three.until("systemctl is-active consul-acl.service");
+  });
+
+  it("come back by themselves when the power fails everywhere at once", async () => {
+    const ids = await Promise.all(machines.map(nodeId));
+    await Promise.all(machines.map((machine) => machine.powerOff()));
+    await Promise.all(machines.map((machine) => machine.boot()));
+    await healthy(one);
+    assert.deepEqual(await Promise.all(machines.map(nodeId)), ids);
+    assert.equal(await get(two, "meanwhile"), "meanwhile\n");
+  });
+
+  it("take a changed log level at the next boot, as the same machine", async () => {
+    const before = await one.run("cat /etc/machine-id /opt/consul/data/node-id");
+    const level = async (): Promise<string> => {
+      const self = await one.until(`${asManagerByHttp} http://127.0.0.1:8500/v1/agent/self`);
+      return (JSON.parse(self) as { DebugConfig: { Logging: { LogLevel: string } } }).DebugConfig.Logging.LogLevel;
+    };
+    assert.equal(await level(), "info");
+    await change({ "consul:logLevel": "debug" });
+    assert.match(await one.run("cat /etc/consul.d/consul.json"), /"log_level": "info"/);
+    await one.shutdown();
+    await one.boot();
+    await healthy(one);
+    assert.equal(await level(), "debug");
+    assert.equal(await one.run("cat /etc/machine-id /opt/consul/data/node-id"), before);
+    assert.equal(await one.run("ls /var/lib/cloud/instances | wc -l"), "1\n");
+  });
+
+  it("take a new Consul version at the next boot, one after another", async () => {
+    await change({ "consul:version": newer });
+    for (const machine of machines) {
+      const before = await machine.run("cat /etc/machine-id /opt/consul/data/node-id");
+      await machine.shutdown();
+      await machine.boot();
+      await healthy(machine);
+      assert.match(await machine.run("consul version"), new RegExp(`^Consul v${newer}\n`));
+      assert.equal(await machine.run("cat /etc/machine-id /opt/consul/data/node-id"), before);
+    }
+    const builds = await one.run(`${asManager} consul members | awk 'NR > 1 { print $5 }' | sort -u`);
+    assert.equal(builds, `${newer}\n`);
+    assert.equal(await get(one, "first"), "first\n");
+    // Once at the first boot, once now: what is there is not fetched again.
+    const fetched = net.mirror.requests.filter(({ path }) => path.endsWith(".zip"));
+    assert.equal(fetched.length, 2 * machines.length);
+  });
+
+  it("have made a file system once, at the first boot of all", async () => {
+    for (const machine of machines) {
+      const made = await machine.run("journalctl --no-pager --output=cat | grep -c 'made a file system'");
+      assert.equal(made, "1\n");
+      assert(Number(await machine.run("journalctl --list-boots | grep -c .")) >= 4);
+    }
+  });
+
+  it("are the same node on a new system disk", async () => {
+    const id = await nodeId(three);
+    await three.shutdown();
+    await three.replaceSystemDisk();
+    await three.boot();
+    await healthy(three);
+    assert.equal(await nodeId(three), id);
+    assert.doesNotMatch(await three.run("journalctl --no-pager --output=cat"), /made a file system/);
+  });
+
+  it("install nothing with a wrong checksum, and recover with the next boot", () =>
+    withoutConsul(
+      () => net.mirror.setFault("checksum"),
+      /wrong checksum of http:\S+\.zip: [0-9a-f]{64}, wanted [0-9a-f]{64}; not installed/,
+    ));
+
+  it("say which mirror cannot be reached, and recover with the next boot", () =>
+    withoutConsul(
+      () => net.mirror.setFault("unreachable"),
+      new RegExp(`cannot fetch http://${mirrorAddress}/\\S+\\.zip .*consul:downloadMirror`),
+    ));
+
+  /** A new system disk for the third machine, on which Consul cannot be installed until it boots again. */
+  async function withoutConsul(fault: () => Promise<void>, line: RegExp): Promise<void> {
+    const id = await nodeId(three);
+    await three.shutdown();
+    await three.replaceSystemDisk();
+    await fault();
+    await three.boot({ wait: false });
+    await three.until("journalctl --boot --unit=consul.service | grep -E 'wrong checksum|cannot fetch'", 120);
+    assert.match(await three.journal("consul.service"), line);
+    assert.equal((await three.exec("test -e /usr/local/bin/consul || pgrep -x consul")).code, 1);
+    await net.mirror.setFault("none");
+    await three.shutdown();
+    await three.boot();
+    await healthy(three);
+    assert.equal(await nodeId(three), id);
+  }
+
+  it("wait for a disk that is missing, say so, and recover with the next boot", async () => {
+    const [, , disk] = disks as [Disk, Disk, Disk];
+    const id = await nodeId(three);
+    await three.shutdown();
+    await three.detach(disk);
+    await three.boot({ wait: false });
+    await three.until(`journalctl --boot | grep 'no disk with serial ${disk.serial}'`, 120);
+    assert.equal((await three.exec("pgrep -x consul || mountpoint -q /opt/consul")).code, 32);
+    await three.shutdown();
+    await three.attach(disk);
+    await three.boot();
+    await healthy(three);
+    assert.equal(await nodeId(three), id);
+  });
+
+  it("leave a disk alone that holds something else", async () => {
+    const [, , disk] = disks as [Disk, Disk, Disk];
+    const foreign = await net.disk({ serial: disk.serial, size: 64 });
+    await two.attach(foreign);
+    await two.run(`mkfs.ext4 -q -L precious /dev/${foreign.device}`);
+    await two.detach(foreign);
+    await three.shutdown();
+    await three.detach(disk);
+    await three.attach(foreign);
+    const before = await foreign.checksum();
+    await three.boot({ wait: false });
+    await three.until("journalctl --boot | grep 'holds something that is not ours.*LABEL=precious'", 120);
+    assert.equal((await three.exec("pgrep -x consul")).code, 1);
+    await three.shutdown();
+    assert.equal(await foreign.checksum(), before);
+    await three.detach(foreign);
+    await three.attach(disk);
+    await three.boot();
+    await healthy(three);
+  });
+
+  it("do the same on cloud-init 22.4.2 (Debian 12), where tokens must be optional", async () => {
+    const id = await nodeId(three);
+    await change({ "consul:version": newer }, { metadataTokens: "optional" });
+    await three.shutdown();
+    await three.replaceSystemDisk("bookworm");
+    await three.boot();
+    await healthy(three);
+    assert.match(await three.run("cloud-init --version"), / 22\.4\.2/);
+    assert.equal(await nodeId(three), id);
+    await three.until("systemctl is-active consul.service consul-acl.service");
+    assert.equal(await get(three, "first"), "first\n");
+    // Its boothook ran and ended well; this version's other complaints are about what an image without ssh lacks.
+    assert.doesNotMatch(await three.run("cat /var/log/cloud-init.log"), /boothook.*fail|fail.*boothook/i);
+  });
+
+  it("leave nothing behind", async () => {
+    await net.destroy();
+    assert.deepEqual(leftovers(net.id), []);
+  });
+});
+
+/** Every secret that a server holds, as text that a search can find. */
+async function secretsOf(machine: Machine): Promise<string[]> {
+  const config = JSON.parse(await machine.run("cat /etc/consul.d/secrets.json")) as {
+    encrypt: string;
+    acl: { tokens: Record<string, string> };
+  };
+  const key = (await machine.run("cat /etc/consul.d/server-key.pem")).split("\n")[1] ?? "";
+  const tokens = await machine.run(`cat /etc/consul.acl/token.*.json | sed -n 's/.*"SecretID": "\\(.*\\)".*/\\1/p'`);
+  return [config.encrypt, ...Object.values(config.acl.tokens), key, ...tokens.trim().split("\n")];
+}
+
+/**
+ * The same program under another version number: its VERSION file, which Go put into it, ends in a newline. No second
+ * Consul has to be built to see one replace the other.
+ */
+function relabelled(program: Buffer, version: string, other: string): Buffer {
+  const copy = Buffer.from(program);
+  const at = copy.indexOf(`${version}\n`);
+  assert(at > 0 && copy.indexOf(`${version}\n`, at + 1) < 0 && other.length === version.length);
+  copy.write(other, at);
+  return copy;
+}

@@ -1,0 +1,222 @@
+import { deepEqual, equal, match, ok } from "assert/strict";
+import { spawnSync } from "child_process";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import { parse } from "yaml";
+import { programDir } from "../../local/program";
+
+interface Step {
+  name?: string;
+  uses?: string;
+  run?: string;
+  env?: Record<string, string>;
+  with?: Record<string, unknown>;
+}
+interface Job {
+  if?: string;
+  environment?: string;
+  permissions?: Record<string, string>;
+  secrets?: string;
+  uses?: string;
+  steps?: Step[];
+}
+interface Workflow {
+  on: Record<string, unknown>;
+  permissions: unknown;
+  jobs: Record<string, Job>;
+}
+
+const github = join(programDir, ".github");
+const workflows = readdirSync(join(github, "workflows")).map((file) => {
+  const text = readFileSync(join(github, "workflows", file), "utf8");
+  return { file, text, workflow: parse(text) as Workflow };
+});
+const action = readFileSync(join(github, "actions/setup/action.yml"), "utf8");
+const jobs = workflows.flatMap(({ file, workflow }) =>
+  Object.entries(workflow.jobs).map(([name, job]) => ({ id: `${file}: ${name}`, job })),
+);
+const gitlabText = readFileSync(join(programDir, ".gitlab-ci.yml"), "utf8");
+const gitlab = parse(gitlabText) as Record<string, { script?: string[]; rules?: { if: string; when?: string }[] }>;
+const cli = (
+  JSON.parse(readFileSync(join(programDir, "package.json"), "utf8")) as { dependencies: Record<string, string> }
+).dependencies["@pulumi/pulumi"];
+
+describe("the workflows on GitHub", () => {
+  it("are there: a preview of requests, and a deployment of what is merged", () => {
+    deepEqual(workflows.map(({ file }) => file).sort(), ["deploy-stack.yml", "deploy.yml", "preview.yml"]);
+  });
+
+  it("use every action at a commit, with the version beside it, or from this repository", () => {
+    const uses = [...workflows.map(({ text }) => text), action].flatMap((text) => text.match(/uses: .*/g) ?? []);
+    ok(uses.length > 10);
+    for (const line of uses) match(line, /^uses: (\.\/\S+|[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+\b.*)$/);
+    const commits = new Map<string, Set<string>>();
+    for (const [, name = "", commit = ""] of uses.join("\n").matchAll(/uses: ([\w-]+\/[\w-]+)@([0-9a-f]{40})/g)) {
+      commits.set(name, (commits.get(name) ?? new Set()).add(commit));
+    }
+    for (const [name, found] of commits) equal(found.size, 1, `${name} is used at two commits`);
+  });
+
+  it("give no right by default and each job the least it needs", () => {
+    const allowed = ["contents: read", "id-token: write", "pull-requests: read", "pull-requests: write"];
+    for (const { file, workflow } of workflows) deepEqual(workflow.permissions, {}, file);
+    for (const { id, job } of jobs) {
+      ok(job.permissions, id);
+      for (const [what, right] of Object.entries(job.permissions)) {
+        ok(allowed.includes(`${what}: ${right}`), `${id}: ${what}`);
+      }
+    }
+    const writers = jobs.filter(({ job }) => job.permissions?.["pull-requests"] === "write").map(({ id }) => id);
+    deepEqual(writers, ["preview.yml: preview"]);
+  });
+
+  it("show no secret to a fork: none without an environment, and no job with one for another repository's code", () => {
+    for (const { workflow } of workflows) {
+      ok(!("pull_request_target" in workflow.on) && !("workflow_run" in workflow.on));
+    }
+    for (const { id, job } of jobs) {
+      const text = JSON.stringify(job);
+      if (job.uses === undefined && /secrets\.|id-token/.test(text)) {
+        ok(job.environment, `${id} has secrets and no environment`);
+      }
+      if (!id.startsWith("preview.yml")) continue;
+      const guarded = job.if === "github.event.pull_request.head.repo.full_name == github.repository";
+      ok(guarded || !/secrets|vars\.|id-token|token/.test(text), `${id} has a secret and runs for forks`);
+    }
+  });
+
+  it("leave no credentials in the checkout and put no expression into a shell", () => {
+    for (const { id, job } of jobs) {
+      for (const step of job.steps ?? []) {
+        if (step.uses?.startsWith("actions/checkout@")) equal(step.with?.["persist-credentials"], false, id);
+        ok(!step.run?.includes("${{"), `${id}: ${step.name ?? ""}`);
+      }
+    }
+  });
+
+  it("deploy from main alone, one at a time, each stack after its approval and after a look at what is lost", () => {
+    const deploy = workflows.find(({ file }) => file === "deploy.yml")?.workflow as Workflow & { concurrency: unknown };
+    deepEqual(deploy.on, { push: { branches: ["main"] } });
+    deepEqual(deploy.concurrency, { group: "deploy", "cancel-in-progress": false });
+    const stack = workflows.find(({ file }) => file === "deploy-stack.yml")?.workflow.jobs as Record<
+      string,
+      Job & { needs?: string }
+    >;
+    equal(stack.up?.environment, "${{ inputs.stack }}");
+    equal(stack.up.needs, "plan");
+    ok(stack.plan?.steps?.some(({ run }) => run?.includes("policy/precious.ts")));
+  });
+
+  it("run the policy pack wherever they ask Pulumi, with the version of the program's SDK", () => {
+    const asked = [...workflows.map(({ text }) => text), gitlabText].flatMap(
+      (text) => text.match(/pulumi (preview|up) --.*/g) ?? [],
+    );
+    equal(asked.length, 6);
+    for (const line of asked) {
+      match(line, /--stack "\$STACK"/);
+      match(line, /--policy-pack policy/);
+      match(line, /--non-interactive/);
+    }
+    match(action, new RegExp(`pulumi-version: ${cli ?? ""}\\n`));
+    match(gitlabText, new RegExp(`^image: pulumi/pulumi-nodejs:${cli ?? ""}$`, "m"));
+  });
+});
+
+describe("the pipeline on GitLab", () => {
+  it("shows no variable to a fork, and deploys by hand from the default branch", () => {
+    deepEqual(gitlab.preview?.rules, [
+      { if: '$CI_PIPELINE_SOURCE == "merge_request_event" && $CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_PROJECT_ID' },
+    ]);
+    const up = gitlab[".up"] as unknown as Record<string, unknown>;
+    deepEqual(up.rules, [{ if: "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", when: "manual", allow_failure: false }]);
+    deepEqual(up.environment, { name: "$STACK" });
+    equal(up.interruptible, false);
+    equal(up.resource_group, "$STACK");
+    ok(!JSON.stringify(gitlab.offline).includes("TOKEN"));
+  });
+});
+
+/** The scripts of both, run with a `pulumi` that answers with a preview and a `curl` and `gh` that answer with labels. */
+describe("the scripts of both", () => {
+  let directory: string;
+  const urn = "urn:pulumi:prod::consul::alicloud:ecs/ecsDisk:EcsDisk::data";
+
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), "consul-ci-"));
+    for (const name of ["policy", "node_modules", "package.json"]) {
+      symlinkSync(join(programDir, name), join(directory, name));
+    }
+    const command = (name: string, text: string) => {
+      writeFileSync(join(directory, name), `#!/bin/sh\n${text}\n`);
+      chmodSync(join(directory, name), 0o755);
+    };
+    command("pulumi", 'echo "pulumi $*" >>"$CALLS"; [ "$1" = up ] || cat "$PREVIEW"; exit "${PULUMI_CODE:-0}"');
+    command("gh", 'printf "%s\\n" $LABELS');
+    command("curl", 'printf \'[{"labels":["%s"]}]\' "$LABELS"');
+  });
+  after(() => rmSync(directory, { recursive: true }));
+
+  function run(script: string, op: string, env: Record<string, string> = {}) {
+    for (const file of ["calls", "summary", "comment.md", "preview.json"]) {
+      rmSync(join(directory, file), { force: true });
+    }
+    const steps = [{ op, urn, oldState: {}, newState: {}, detailedDiff: null }];
+    writeFileSync(join(directory, "answer.json"), JSON.stringify({ steps, changeSummary: {} }));
+    const result = spawnSync("bash", ["-e", "-o", "pipefail", "-c", script], {
+      cwd: directory,
+      encoding: "utf8",
+      env: {
+        PATH: `${directory}:${process.env.PATH ?? ""}`,
+        STACK: "prod",
+        PREVIEW: join(directory, "answer.json"),
+        CALLS: join(directory, "calls"),
+        GITHUB_STEP_SUMMARY: join(directory, "summary"),
+        ...env,
+      },
+    });
+    const calls = existsSync(join(directory, "calls")) ? readFileSync(join(directory, "calls"), "utf8") : "";
+    return { code: result.status, out: result.stdout + result.stderr, calls };
+  }
+  const scripts = (file: string, job: string) =>
+    workflows
+      .find((one) => one.file === file)
+      ?.workflow.jobs[job]?.steps?.flatMap(({ run }) => run ?? [])
+      .join("\n") ?? "";
+
+  it("fail on a replaced disk unless the request has the label: GitHub's preview", () => {
+    const script = scripts("preview.yml", "preview").replace(/^node .*comment\.ts.*$/m, "");
+    equal(run(script, "update").code, 0);
+    const replaced = run(script, "replace", { ALLOW: "" });
+    equal(replaced.code, 1, replaced.out);
+    match(replaced.out, /a disk is lost/);
+    equal(run(script, "replace", { ALLOW: "--allow" }).code, 0);
+    equal(run(script, "update", { PULUMI_CODE: "255" }).code, 255);
+  });
+
+  it("fail on a replaced disk unless the merged request had the label: GitHub's deployment", () => {
+    const script = scripts("deploy-stack.yml", "plan");
+    equal(run(script, "update").code, 0);
+    equal(run(script, "replace").code, 1);
+    equal(run(script, "replace", { LABELS: "not-allow-replacement" }).code, 1);
+    equal(run(script, "replace", { LABELS: "allow-replacement other" }).code, 0);
+  });
+
+  it("fail on a replaced disk unless the request has the label: GitLab's preview", () => {
+    const script = (gitlab.preview?.script ?? []).join("\n").replace(/^.*comment\.ts.*$/m, "");
+    equal(run(script, "update").code, 0);
+    equal(run(script, "delete").code, 1);
+    equal(run(script, "delete", { CI_MERGE_REQUEST_LABELS: "a,allow-replacement" }).code, 0);
+    equal(run(script, "delete", { CI_MERGE_REQUEST_LABELS: "disallow-replacement" }).code, 1);
+    equal(run(script, "update", { PULUMI_CODE: "255" }).code, 1);
+  });
+
+  it("go on to `up` only where nothing is lost or the label was there: GitLab's deployment", () => {
+    const script = (gitlab[".up"]?.script ?? []).join("\n");
+    match(run(script, "update").calls, /^pulumi preview .*\npulumi up --stack prod --yes/);
+    const stopped = run(script, "replace");
+    equal(stopped.code, 1);
+    ok(!stopped.calls.includes("pulumi up"));
+    match(run(script, "replace", { LABELS: "allow-replacement" }).calls, /pulumi up/);
+  });
+});

@@ -1,0 +1,385 @@
+import { deepEqual, equal, match, ok, rejects } from "assert/strict";
+import * as pulumi from "@pulumi/pulumi";
+import "../../local/program"; // teaches the mock monitor about hooks
+import { Cloud, cloud, Machine, Outcome, RefusedError } from "../../components/cloud-assistant";
+import { QuorumGate } from "../../components/quorum-gate";
+import { Sample } from "../../consul/quorum";
+import { MutableSample, names, samples } from "./servers";
+
+/** Servers' machines that answer as `looks` says, and keep what they were asked to do. */
+class FakeCloud implements Cloud {
+  readonly log: string[] = [];
+  readonly commands: string[] = [];
+  leader = "consul-3";
+  status: Record<string, string> = {};
+  looks: (name: string, pass: number) => readonly Sample[] | { problem: string } = (name) => samples(name, this.leader);
+  behind: string[] = [];
+  passes = 0;
+  /** Thrown by the next calls, in this order. */
+  failures: Error[] = [];
+
+  machines(): Promise<Machine[]> {
+    const failure = this.failures.shift();
+    if (failure) return Promise.reject(failure);
+    const listed = names.filter((name) => this.status[name] !== "gone");
+    return Promise.resolve(listed.map((name) => ({ id: `i-${name}`, name, status: this.status[name] ?? "Running" })));
+  }
+
+  run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
+    this.commands.push(command);
+    const asked = ids.map((id) => id.replace("i-", ""));
+    if (command.includes("operator/autopilot/health")) {
+      this.passes += 1;
+      this.log.push(`ask ${asked.join(" ")}`);
+      return this.answer(asked, (name) => {
+        const looks = this.looks(name, this.passes);
+        return "problem" in looks ? looks : { output: looks.map((look) => `${JSON.stringify(look)}\n`).join("") };
+      });
+    }
+    if (command.includes("transfer-leader")) {
+      const heir = /sh -s -- 'id-of-([^']*)'/.exec(command)?.[1] ?? "nobody";
+      this.log.push(`hand over to ${heir}`);
+      this.leader = heir;
+      return this.answer(asked, () => ({ output: "" }));
+    }
+    if (command.includes("catalog/nodes")) {
+      this.log.push("who is behind");
+      return this.answer(asked, () => ({ output: [...this.behind, "consul-1", ""].join("\n") }));
+    }
+    this.log.push(command.includes("openssl") ? "use key" : command.includes("acl.sh") ? "retire" : "?");
+    return this.answer(asked, () => ({ output: "" }));
+  }
+
+  private answer(asked: readonly string[], of: (name: string) => Outcome): Promise<Map<string, Outcome>> {
+    return Promise.resolve(new Map(asked.map((name) => [`i-${name}`, of(name)])));
+  }
+}
+
+const gossipKey = "Zml4dHVyZSBnb3NzaXAga2V5IGZvciB0aGUgZ2F0ZSE=";
+const managementToken = "11111111-2222-4333-8444-555555555555";
+
+describe("the gate before a server goes down", () => {
+  let fake: FakeCloud;
+  beforeEach(async () => {
+    await pulumi.runtime.setMocks({ newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) });
+    fake = new FakeCloud();
+    cloud.connect = () => fake;
+  });
+  after(() => {
+    cloud.connect = undefined;
+  });
+
+  // What people see while it waits.
+  const said: string[] = [];
+  const { info, warn } = pulumi.log;
+  before(() => Object.assign(pulumi.log, { info: say, warn: say }));
+  after(() => Object.assign(pulumi.log, { info, warn }));
+  beforeEach(() => (said.length = 0));
+  const say = (line: string) => Promise.resolve(void said.push(line));
+
+  const settings = {
+    version: "1.22.7",
+    gossip: { generation: 1, lifetimeDays: 365 },
+    certificates: { caGeneration: 1, caAlsoTrusted: [], caDays: 1, serverDays: 1, renewDays: 1, warnDays: 1 },
+    tokens: { agentGeneration: 1 },
+    gate: { waitMinutes: 1, skip: [] as string[] },
+  };
+  const secret = (text: string) => pulumi.secret(text);
+  function gateOf(change: Partial<typeof settings> = {}): QuorumGate {
+    const gate = new QuorumGate({
+      servers: names,
+      vpcId: "vpc-1",
+      tag: { key: "consul-datacenter", value: "dc1" },
+      settings: { ...settings, ...change },
+      trust: {
+        caCertificate: pulumi.output("ca"),
+        gossipKey: secret(gossipKey),
+        agentToken: secret("agent"),
+        managementToken: secret(managementToken),
+      },
+    });
+    gate.pause = 1;
+    return gate;
+  }
+  const tags = { "consul-datacenter": "dc1", "consul-version": "1.22.7", "consul-gossip": "1", "consul-ca": "1" };
+  /** What the engine calls before it updates a server; `old` and `wanted` are inputs that differ from equal ones. */
+  async function update(
+    gate: QuorumGate,
+    server: string,
+    old: Record<string, unknown> = { userData: secret("old") },
+    wanted: Record<string, unknown> = { userData: secret("new") },
+  ) {
+    const same = { instanceName: server, tags, userData: secret("old"), imageId: "m-1" };
+    const args = { urn: "", id: `i-${server}`, name: server, type: "" };
+    await gate.hook(server).callback({ ...args, oldInputs: { ...same, ...old }, newInputs: { ...same, ...wanted } });
+  }
+  /** Time is up at once. */
+  const impatient = { gate: { waitMinutes: 0, skip: [] } };
+
+  it("asks the other servers, and lets it go", async () => {
+    await update(gateOf(), "consul-1");
+    deepEqual(fake.log, ["ask consul-2 consul-3"]);
+  });
+
+  it("asks nobody for an update that leaves the machine running", async () => {
+    for (const change of [
+      { tags: { ...tags, team: "b" } },
+      { instanceName: "b" },
+      { description: "b" },
+      { securityGroups: ["sg-2"] },
+      { httpTokens: "optional" },
+    ]) {
+      await update(gateOf(), "consul-1", {}, change);
+    }
+    await update(gateOf(), "consul-1", { userData: secret("same") }, { userData: secret("same") });
+    deepEqual(fake.log, []);
+  });
+
+  it("asks for every change that stops the machine, and for any that it does not know", async () => {
+    for (const change of [
+      { imageId: "m-2" },
+      { instanceType: "b" },
+      { privateIp: "b" },
+      { vswitchId: "b" },
+      { hostName: "b" },
+      { keyName: "b" },
+      { somethingNew: 1 },
+    ]) {
+      fake.log.length = 0;
+      await update(gateOf(), "consul-1", {}, change);
+      deepEqual(fake.log, ["ask consul-2 consul-3"], JSON.stringify(change));
+    }
+  });
+
+  it("hands the leadership over first, to the server updated just before, and looks again", async () => {
+    await update(gateOf(), "consul-3");
+    deepEqual(fake.log, ["ask consul-1 consul-2", "hand over to consul-2", "ask consul-1 consul-2"]);
+    fake.leader = "consul-1";
+    fake.log.length = 0;
+    await update(gateOf(), "consul-1");
+    deepEqual(fake.log, ["ask consul-2 consul-3", "hand over to consul-3", "ask consul-2 consul-3"]);
+  });
+
+  it("waits for a server that is coming back", async () => {
+    fake.looks = (name, pass) =>
+      name === "consul-2" && pass < 4 ? { problem: "its Cloud Assistant is not there" } : samples(name, "consul-3");
+    await update(gateOf(), "consul-1");
+    equal(fake.passes, 4);
+    match(said[0] ?? "", /^consul-1: waiting, consul-2 does not answer \(its Cloud Assistant is not there\)/);
+    equal(said.at(-1), "consul-1: the others carry the cluster, it goes down now");
+  });
+
+  const broken =
+    (change: (look: MutableSample) => void, who = "consul-2") =>
+    (name: string) => {
+      const looks = samples(name);
+      if (name === who) looks.forEach(change);
+      return looks;
+    };
+  const refusals: [string, () => void, RegExp][] = [
+    [
+      "one server is down",
+      () => (fake.looks = (name) => (name === "consul-2" ? { problem: "the command ended as Failed" } : samples(name))),
+      /consul-2 does not answer \(the command ended as Failed\).*RebootInstance --InstanceId i-consul-2/,
+    ],
+    [
+      "one is paused",
+      () =>
+        (fake.looks = broken((look) =>
+          Object.assign(look, { leader: null, health: null, raft: null, members: null, self: null }),
+        )),
+      /consul-2 runs, but its Consul does not answer/,
+    ],
+    [
+      "one is lagging",
+      () => (fake.looks = broken((look) => look.self && (look.self.applied_index = "7"))),
+      /consul-2 has yet to catch up/,
+    ],
+    [
+      "there is no leader",
+      () => (fake.looks = (name) => samples(name).map((look) => ({ ...look, leader: "" }))),
+      /consul-2 sees no leader.*consul-3 sees no leader/,
+    ],
+    [
+      "a peer answers nonsense",
+      () => (fake.looks = (name) => (name === "consul-2" ? ([{}] as Sample[]) : samples(name))),
+      /consul-2 runs, but its Consul does not answer/,
+    ],
+    [
+      "the API fails for good",
+      () => (fake.failures = [new Error("the ECS API fails: Throttling.User")]),
+      /the ECS API fails: Throttling.User/,
+    ],
+  ];
+  for (const [what, arrange, said] of refusals) {
+    it(`refuses at its deadline where ${what}`, async () => {
+      arrange();
+      const failed = rejects(update(gateOf(impatient), "consul-1"), (error: Error) => {
+        ok(pulumi.RunError.isInstance(error));
+        match(
+          error.message,
+          /^consul-1 is not updated \(userData\) after 0 minutes: .*run `pulumi up` again: it asks again, and goes on from there \(if it is to repair consul-1 itself: consul:gate.skip\)$/,
+        );
+        match(error.message, said);
+        return true;
+      });
+      await failed;
+      ok(!fake.log.some((line) => line.startsWith("hand over")));
+    });
+  }
+
+  it("does not wait for a machine that is stopped, one that goes included, and asks none", async () => {
+    for (const [stopped, goes] of [
+      ["consul-2", "consul-1"],
+      ["consul-1", "consul-1"],
+      ["consul-3", "consul-2"],
+    ] as const) {
+      fake.status = { [stopped]: "Stopped" };
+      await rejects(
+        update(gateOf(), goes),
+        new RegExp(
+          `^Error: ${goes} is not updated \\(userData\\): ${stopped} \\(i-${stopped}\\) is Stopped: start it with \`aliyun ecs StartInstance --InstanceId i-${stopped}\`\\. `,
+        ),
+      );
+    }
+    fake.status = { "consul-2": "gone" };
+    await rejects(
+      update(gateOf(), "consul-1"),
+      /consul-2 has no machine: none of its name is tagged consul-datacenter dc1 in vpc-1/,
+    );
+    deepEqual(fake.log, []);
+  });
+
+  it("gives up at once where the cloud refuses", async () => {
+    fake.failures = [new RefusedError("the cloud refuses: Forbidden.RAM")];
+    await rejects(
+      update(gateOf(), "consul-1"),
+      /^Error: consul-1 is not updated \(userData\): the cloud refuses: Forbidden.RAM/,
+    );
+  });
+
+  it("asks again after a failure of the API", async () => {
+    fake.failures = [new Error("the ECS API fails: 500")];
+    await update(gateOf(), "consul-1");
+    deepEqual(fake.log, ["ask consul-2 consul-3"]);
+  });
+
+  it("lets a server that gate.skip names go, and only that one", async () => {
+    fake.status = { "consul-1": "Stopped" };
+    const gate = gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } });
+    await update(gate, "consul-1");
+    await rejects(update(gate, "consul-2"), /consul-1 \(i-consul-1\) is Stopped/);
+  });
+
+  it("refuses a downgrade and a step too far, by the tags and by what the servers run", async () => {
+    const version = (v: string) => ({ tags: { ...tags, "consul-version": v } });
+    await rejects(
+      update(gateOf(), "consul-1", version("1.22.8")),
+      /consul-1 is not updated: Consul cannot go back from 1.22.8 to 1.22.7/,
+    );
+    await rejects(update(gateOf(), "consul-1", version("1.19.0")), /too far/);
+    deepEqual(fake.log, []);
+    // One server was left at an old version by an update that was interrupted.
+    fake.looks = (name) =>
+      samples(name).map((look) => {
+        for (const server of look.health?.Servers ?? []) if (server.Name === "consul-3") server.Version = "1.19.2";
+        return look;
+      });
+    await rejects(update(gateOf(), "consul-1", version("1.21.0")), /from 1.19.2 to 1.22.7 is too far/);
+    fake.looks = (name) => samples(name);
+    await update(gateOf(), "consul-1", version("1.21.0"));
+  });
+
+  it("refuses a step between authorities that somebody could not follow", async () => {
+    const ca = (text: string) => ({ tags: { ...tags, "consul-ca": text } });
+    const signs2 = { certificates: { ...settings.certificates, caGeneration: 2, caAlsoTrusted: [1] as never[] } };
+    await rejects(update(gateOf(signs2), "consul-1", ca("1")), /nobody trusts certificate authority 2 yet/);
+    fake.behind = ["node-7"];
+    await rejects(
+      update(gateOf({ ...signs2, ...impatient }), "consul-1", ca("1+2")),
+      /these nodes do not trust the new authority yet: node-7\./,
+    );
+    fake.behind = [];
+    await update(gateOf(signs2), "consul-1", ca("1+2"));
+  });
+
+  it("refuses a step in a preview as well, and asks nobody there", async () => {
+    await pulumi.runtime.setMocks(
+      { newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) },
+      "p",
+      "s",
+      true,
+    );
+    await rejects(update(gateOf(), "consul-1", { tags: { ...tags, "consul-version": "1.22.8" } }), /cannot go back/);
+    // What is not known before the update: it must not be waited for.
+    await update(gateOf(), "consul-1", {}, { userData: pulumi.secret(pulumi.unknown) });
+    deepEqual(fake.log, []);
+  });
+
+  it("puts a new gossip key in use on every member before the first server with it goes down", async () => {
+    const gate = gateOf({ gossip: { generation: 2, lifetimeDays: 365 } });
+    await update(gate, "consul-3", { tags });
+    deepEqual(fake.log, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
+    // The cloud keeps what it is sent: neither the key nor the token may be in it.
+    for (const command of fake.commands) ok(!command.includes(gossipKey) && !command.includes(managementToken));
+    await update(gateOf(), "consul-1");
+    equal(fake.log.filter((line) => line === "use key").length, 1);
+  });
+
+  it("has one name for each server, which the engine keeps", () => {
+    deepEqual(
+      names.map((name) => gateOf().hook(name).name),
+      names.map((name) => `consul-${name}-quorum-gate`),
+    );
+    equal(gateOf().hook("consul-1").opts?.onDryRun, true);
+  });
+
+  describe("when `up` ends", () => {
+    const settle = (output: pulumi.Output<void>) => (output as unknown as { promise(): Promise<void> }).promise();
+    const ids = names.map((name) => pulumi.output(`i-${name}`));
+
+    it("asks all servers, waits until they are well, and asks again at the next", async () => {
+      fake.looks = (name, pass) => (pass < 3 ? { problem: "its Cloud Assistant is not there" } : samples(name));
+      await settle(gateOf().ready(ids));
+      await settle(gateOf().ready(ids));
+      deepEqual(fake.log, Array(4).fill("ask consul-1 consul-2 consul-3"));
+    });
+
+    it("fails where one is not, or runs another version", async () => {
+      fake.status = { "consul-2": "Stopped" };
+      await rejects(
+        settle(gateOf().ready(ids)),
+        /^Error: the servers are not all well: consul-2 \(i-consul-2\) is Stopped.*run `pulumi up` again: it asks again, and goes on from there$/,
+      );
+      fake.status = {};
+      await rejects(
+        settle(gateOf({ ...impatient, version: "1.22.8" }).ready(ids)),
+        /consul-1 runs Consul 1.22.7, not 1.22.8/,
+      );
+    });
+
+    it("asks nobody in a preview", async () => {
+      await pulumi.runtime.setMocks(
+        { newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) },
+        "p",
+        "s",
+        true,
+      );
+      await settle(gateOf().ready(ids));
+      await settle(gateOf({ gossip: { generation: 2, lifetimeDays: 1 } }).retire("done"));
+      deepEqual(fake.log, []);
+    });
+
+    it("takes old keys and tokens away once no node needs them, and only if there were any", async () => {
+      await settle(gateOf().retire("done"));
+      deepEqual(fake.log, []);
+      await settle(gateOf({ tokens: { agentGeneration: 2 } }).retire("done"));
+      deepEqual(fake.log, ["who is behind", "retire"]);
+      fake.log.length = 0;
+      fake.behind = ["node-7"];
+      await settle(gateOf({ tokens: { agentGeneration: 2 } }).retire("done"));
+      deepEqual(fake.log, Array(4).fill("who is behind"));
+      match(said.at(-1) ?? "", /^with an earlier gossip key, token or authority: node-7\. What they need is kept/);
+    });
+  });
+});

@@ -1,0 +1,231 @@
+import { deepEqual, equal, ok, throws } from "assert/strict";
+import { parseSettings, Settings, SettingsError } from "../../settings";
+
+const scalars = {
+  datacenter: "dc1",
+  version: "1.22.7",
+  downloadMirror: "https://releases.hashicorp.com/consul",
+  downloadSha256: "",
+  logLevel: "info",
+  raftMultiplier: 1,
+  telemetryRetention: "360s",
+};
+const server = (n: number) => ({
+  name: `consul-${n}`,
+  zone: "cn-hangzhou-h",
+  vswitchId: "vsw-1",
+  vswitchCidr: "10.16.190.0/24",
+  address: `10.16.190.${n + 10}`,
+});
+
+type Tree = Record<string, unknown>;
+
+function good() {
+  return {
+    ...scalars,
+    environment: "prod",
+    cluster: { ackClusterId: "c1" } as Tree,
+    servers: {
+      platform: "ecs",
+      vpcId: "vpc-1",
+      imageId: "image-1",
+      nodes: [server(1), server(2), server(3)] as Tree[],
+      allowedCidrs: { nodes: ["10.16.0.0/16"] },
+    } as Tree & { nodes: Tree[]; allowedCidrs: Tree },
+    agents: {} as Tree,
+  };
+}
+type Given = ReturnType<typeof good>;
+
+function node(given: Given, index: number): Tree {
+  const found = given.servers.nodes[index];
+  ok(found);
+  return found;
+}
+
+function mistakes(change: (given: Given & Tree) => void): string[] {
+  const given = good() as Given & Tree;
+  change(given);
+  try {
+    parseSettings(given);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    return error.message.split("\n").slice(1);
+  }
+  return [];
+}
+
+describe("settings", () => {
+  it("accept the least that is needed and fill in the rest", () => {
+    const settings: Settings = parseSettings(good());
+    ok(settings.servers?.platform === "ecs" && settings.agents?.platform === "kubernetes");
+    equal(settings.servers.metadataTokens, "required");
+    equal(settings.servers.dataDisk.size, 100);
+    equal(settings.agents.leaveOnStop, false);
+    equal(settings.agents.updatePace.maxUnavailable, 1);
+    equal(settings.protect, true, "prod is protected");
+    equal(parseSettings({ ...good(), environment: "dev" }).protect, false);
+  });
+
+  it("cannot be changed afterwards", () => {
+    const settings = parseSettings(good()) as unknown as { servers: { nodes: { name: string }[] } };
+    throws(() => (settings.servers.nodes[0] = { name: "x" }), TypeError);
+  });
+
+  // One line each: what is done to good settings, and what is then said, key first.
+  const broken: [string, (given: Given & Tree) => void, RegExp][] = [
+    [
+      "an even number of servers",
+      (g) => g.servers.nodes.pop(),
+      /^ {2}consul:servers\.nodes: "2 servers" - 3 or 5 servers/,
+    ],
+    ["no servers", (g) => (g.servers.nodes = []), /consul:servers\.nodes: "0 servers" - 3 or 5/],
+    [
+      "two servers of one name",
+      (g) => (node(g, 1).name = "consul-1"),
+      /consul:servers\.nodes\[1\]\.name: "consul-1" - another name: servers\.nodes\[0\]\.name/,
+    ],
+    [
+      "two servers of one address",
+      (g) => (node(g, 2).address = "10.16.190.11"),
+      /consul:servers\.nodes\[2\]\.address: "10.16.190.11" - another address/,
+    ],
+    [
+      "an address that is none",
+      (g) => (node(g, 0).address = "10.16.190.300"),
+      /consul:servers\.nodes\[0\]\.address: "10.16.190.300" - an IPv4 address/,
+    ],
+    [
+      "an address outside its vSwitch",
+      (g) => (node(g, 0).address = "10.17.0.5"),
+      /consul:servers\.nodes\[0\]\.address: "10.17.0.5" - an address inside its vSwitch, 10\.16\.190\.0\/24/,
+    ],
+    [
+      "one of the first three addresses",
+      (g) => (node(g, 0).address = "10.16.190.2"),
+      /not one of the first three or last three/,
+    ],
+    [
+      "one of the last three addresses",
+      (g) => (node(g, 0).address = "10.16.190.253"),
+      /not one of the first three or last three/,
+    ],
+    ["a version that is none", (g) => (g.version = "latest"), /consul:version: "latest" - a Consul version/],
+    [
+      "a version nobody has proven",
+      (g) => (g.version = "2.0.1"),
+      /consul:version: "2.0.1" - a Consul version from 1\.20\.0, before 2\.0/,
+    ],
+    ["an unknown key", (g) => (g.serverStack = "a/b/c"), /consul:serverStack: "a\/b\/c" - no such setting/],
+    [
+      "an unknown key inside a block",
+      (g) => (g.servers.instancetype = "x"),
+      /consul:servers\.instancetype: "x" - no such setting/,
+    ],
+    [
+      "both kinds of servers",
+      (g) => (g.serversStack = "org/consul/prod"),
+      /consul:serversStack: "org\/consul\/prod" - either consul:servers/,
+    ],
+    [
+      "neither kind of servers",
+      (g) => (Reflect.deleteProperty(g, "servers"), Reflect.deleteProperty(g, "agents")),
+      /consul:servers: not set - a consul:servers block, or consul:serversStack/,
+    ],
+    [
+      "agents without servers",
+      (g) => Reflect.deleteProperty(g, "servers"),
+      /consul:agents: \{\} - agents need servers/,
+    ],
+    [
+      "a servers' stack without agents",
+      (g) => (Reflect.deleteProperty(g, "servers"), Reflect.deleteProperty(g, "agents"), (g.serversStack = "o/p/s")),
+      /consul:serversStack: "o\/p\/s" - a consul:agents block beside it/,
+    ],
+    [
+      "a missing key",
+      (g) => Reflect.deleteProperty(g.servers, "vpcId"),
+      /consul:servers\.vpcId: not set - missing: the VPC/,
+    ],
+    [
+      "the whole world",
+      (g) => (g.servers.allowedCidrs.nodes = ["0.0.0.0/0"]),
+      /consul:servers\.allowedCidrs\.nodes\[0\]: "0\.0\.0\.0\/0" - a network of yours/,
+    ],
+    [
+      "a CIDR with host bits",
+      (g) => (g.servers.allowedCidrs.nodes = ["10.16.0.1/16"]),
+      /a CIDR with its host bits zero/,
+    ],
+    [
+      "an image that moves",
+      (g) => (g.agents.image = "hashicorp/consul:latest"),
+      /consul:agents\.image: "hashicorp\/consul:latest" - an image with a tag or digest that stays/,
+    ],
+    ["no way into the cluster", (g) => (g.cluster = {}), /consul:cluster: \{\} - how to reach the cluster/],
+    ["two ways into the cluster", (g) => (g.cluster.context = "x"), /consul:cluster: .* - how to reach the cluster/],
+    [
+      "a wrong environment",
+      (g) => (g.environment = "production"),
+      /consul:environment: "production" - one of prod, staging, dev, local/,
+    ],
+    [
+      "raft timing out of range",
+      (g) => (g.raftMultiplier = 11),
+      /consul:raftMultiplier: 11 - a whole number from 1 to 10/,
+    ],
+    [
+      "a disk too small for its level",
+      (g) => (g.servers.dataDisk = { size: 100, performanceLevel: "PL2" }),
+      /consul:servers\.dataDisk\.size: 100 - at least 461 GiB for PL2/,
+    ],
+    [
+      "a name DNS cannot say",
+      (g) => (node(g, 0).name = "consul_1"),
+      /consul:servers\.nodes\[0\]\.name: "consul_1" - lower-case letters/,
+    ],
+    [
+      "renewal longer than life",
+      (g) => (g.certificates = { serverDays: 30, renewDays: 30 }),
+      /consul:certificates\.renewDays: 30 - fewer days/,
+    ],
+    ["a checksum that is none", (g) => (g.downloadSha256 = "abc"), /consul:downloadSha256: "abc" - the SHA-256/],
+    ["a platform that is none", (g) => (g.servers.platform = "vm"), /consul:servers\.platform: "vm" - a platform/],
+    [
+      "local agents beside ECS servers",
+      (g) => (g.agents = { platform: "local", nodes: [{ name: "a", address: "127.1.0.1" }] }),
+      /consul:agents\.platform: "local" - local agents with local servers/,
+    ],
+  ];
+  for (const [what, change, message] of broken) {
+    it(`refuse ${what}`, () => {
+      const lines = mistakes(change);
+      ok(
+        lines.some((line) => message.test(line)),
+        `said: ${lines.join("\n") || "nothing"}`,
+      );
+    });
+  }
+
+  it("report every mistake at once", () => {
+    const lines = mistakes((g) => {
+      g.version = "x";
+      g.servers.nodes.pop();
+      node(g, 1).address = "1.2.3";
+      g.typo = true;
+    });
+    equal(lines.length, 4);
+  });
+
+  it("never show a secret", () => {
+    const given = { ...good(), cluster: { kubeconfig: 42 }, agents: { image: "s3cret" } };
+    try {
+      parseSettings(given, (key) => key === "agents");
+      ok(false, "accepted");
+    } catch (error) {
+      const { message } = error as Error;
+      ok(!message.includes("s3cret") && !message.includes("42"), message);
+      deepEqual(message.match(/\[secret\]/g)?.length, 2);
+    }
+  });
+});

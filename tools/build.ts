@@ -1,0 +1,241 @@
+import { execFile, spawn } from "child_process";
+import { createHash } from "crypto";
+import { existsSync, rmSync } from "fs";
+import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "fs/promises";
+import { constants, homedir, setPriority } from "os";
+import { isAbsolute, join } from "path";
+import { createInterface } from "readline";
+import { setTimeout as sleep } from "timers/promises";
+import { promisify } from "util";
+
+/** A program of another project that is built here with Go. */
+export type Tool =
+  | "consul"
+  | "kube-apiserver"
+  | "kube-controller-manager"
+  | "kube-scheduler"
+  | "kwok"
+  | "coredns"
+  | "promtool"
+  | "compose";
+
+interface Recipe {
+  /** The folder next to this file whose go.mod and go.sum pin the version. */
+  readonly module: string;
+  readonly package: string;
+  /** A variable of the program that holds its version, where an ordinary `go build` leaves it empty. */
+  readonly versionVariable?: string;
+}
+
+const kubernetes = (name: string): Recipe => ({
+  module: "kubernetes",
+  package: `k8s.io/kubernetes/cmd/${name}`,
+  versionVariable: "k8s.io/component-base/version.gitVersion",
+});
+
+const recipes: Readonly<Record<Tool, Recipe>> = {
+  consul: { module: "consul", package: "github.com/hashicorp/consul" },
+  "kube-apiserver": kubernetes("kube-apiserver"),
+  "kube-controller-manager": kubernetes("kube-controller-manager"),
+  "kube-scheduler": kubernetes("kube-scheduler"),
+  kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
+  coredns: { module: "coredns", package: "github.com/coredns/coredns" },
+  promtool: { module: "promtool", package: "github.com/prometheus/prometheus/cmd/promtool" },
+  compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
+};
+
+/**
+ * Builds a tool with Go, once: the binary is kept below `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/tools` until
+ * go.mod, go.sum or the Go version change. Consul takes about six CPU minutes from nothing, the others less or as much.
+ * Only one build runs at a time on a machine; a second caller waits for the first and takes its result.
+ *
+ * @param progress gets a line now and then while there is something to wait for
+ * @returns the absolute path of the binary
+ * @throws where Go is missing or too old, modules cannot be downloaded, or the build fails; the message says which
+ */
+export async function buildTool(tool: Tool, progress: (line: string) => void = () => undefined): Promise<string> {
+  const { module, package: main, versionVariable } = recipes[tool];
+  const directory = join(__dirname, module);
+  const [goMod, goSum] = await Promise.all([
+    readFile(join(directory, "go.mod"), "utf8"),
+    readFile(join(directory, "go.sum"), "utf8"),
+  ]);
+  const args = ["-mod=readonly", "-buildvcs=false", "-trimpath"];
+  if (versionVariable !== undefined) args.push(`-ldflags=-X ${versionVariable}=${moduleVersion(goMod, main)}`);
+
+  const goVersion = await promisify(execFile)("go", ["env", "GOVERSION", "GOHOSTOS", "GOHOSTARCH"], {
+    cwd: directory,
+    env: goEnvironment(),
+  }).then(
+    (result) => result.stdout,
+    (cause: unknown) => {
+      const { code, stderr, message } = cause as NodeJS.ErrnoException & { stderr?: string };
+      throw new Error(code === "ENOENT" ? missingGo(tool, goMod) : buildFailure(tool, stderr ?? message), { cause });
+    },
+  );
+
+  const root = join(cacheHome(process.env, homedir()), "consul-alicloud", "tools");
+  const target = join(root, cacheKey(goMod, goSum, goVersion, args), tool);
+  if (existsSync(target)) return target;
+
+  await mkdir(join(target, ".."), { recursive: true });
+  const unlock = await lock(join(root, "lock"), () => progress(`waiting for another build to end, to build ${tool}`));
+  try {
+    if (existsSync(target)) return target; // the build that was waited for was this one
+    await removeLeftovers(join(target, ".."));
+    progress(`building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once`);
+    const temporary = `${target}.${process.pid}.tmp`;
+    await goBuild(tool, directory, [...args, "-o", temporary, main], `${target}.log`, progress);
+    await rename(temporary, target);
+    return target;
+  } finally {
+    await unlock();
+  }
+}
+
+/** The folder for caches by the XDG rules: a relative `XDG_CACHE_HOME` does not count. */
+export function cacheHome(environment: NodeJS.ProcessEnv, home: string): string {
+  const configured = environment.XDG_CACHE_HOME ?? "";
+  return isAbsolute(configured) ? configured : join(home, ".cache");
+}
+
+/** What a binary depends on, as a name for a folder: the same inputs give the same key, any other input another. */
+export function cacheKey(goMod: string, goSum: string, goVersion: string, args: readonly string[]): string {
+  return createHash("sha256")
+    .update(JSON.stringify([goMod, goSum, goVersion, args]))
+    .digest("hex")
+    .slice(0, 16);
+}
+
+/** The version that a go.mod requires of the module which has the package; it is an error if none does. */
+export function moduleVersion(goMod: string, goPackage: string): string {
+  const required = [...goMod.matchAll(/^(?:require)?\s+(\S+) (v\S+)/gm)]
+    .map(([, path = "", version = ""]) => ({ path, version }))
+    .filter(({ path }) => goPackage === path || goPackage.startsWith(`${path}/`))
+    .sort((a, b) => b.path.length - a.path.length)[0];
+  if (required === undefined) throw new Error(`go.mod requires no module with the package ${goPackage}`);
+  return required.version;
+}
+
+/** The error for a machine without Go. */
+export function missingGo(tool: Tool, goMod: string): string {
+  const least = /^go (\S+)$/m.exec(goMod)?.[1] ?? "1.25";
+  const otherwise = tool === "consul" ? " or set CONSUL_BIN to a consul binary" : "";
+  return `${tool} cannot be built, go is not on PATH: install Go >= ${least}${otherwise}`;
+}
+
+/** The error for a build that failed, from what Go printed and the file that has all of it. */
+export function buildFailure(tool: Tool, output: string, log?: string): string {
+  // With -v Go prints packages and downloads as it goes; what is left over is why it failed.
+  const lines = output.split("\n").filter((line) => /\s/.test(line.trim()) && !line.startsWith("go: downloading "));
+  const why = lines.slice(0, 5).join("; ") || "go failed and printed no reason";
+  const offline = /dial tcp|no such host|connection refused|i\/o timeout|TLS handshake/.test(why);
+  const remedy = offline ? " (if no Go module proxy can be reached from here, set GOPROXY to one that can)" : "";
+  return `${tool} cannot be built: ${why}${remedy}${log === undefined ? "" : `; all of the output: ${log}`}`;
+}
+
+/** The user's environment without what would change the build: flags, another platform, a workspace above. */
+function goEnvironment(): NodeJS.ProcessEnv {
+  // An empty GOFLAGS would let the one of `go env -w` through.
+  return {
+    ...process.env,
+    GOFLAGS: "-mod=readonly",
+    GOWORK: "off",
+    GOOS: undefined,
+    GOARCH: undefined,
+    CGO_ENABLED: "0",
+  };
+}
+
+async function goBuild(
+  tool: Tool,
+  cwd: string,
+  args: readonly string[],
+  log: string,
+  progress: (line: string) => void,
+): Promise<void> {
+  const child = spawn("go", ["build", "-v", ...args], {
+    cwd,
+    env: goEnvironment(),
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  // A build takes minutes of every core: whatever else the machine does goes first.
+  if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
+  const stop = () => child.kill();
+  process.once("exit", stop);
+  const lines: string[] = [];
+  let packages = 0;
+  try {
+    const ended = new Promise<number | null>((resolve, reject) => child.once("error", reject).once("close", resolve));
+    createInterface(child.stderr).on("line", (line) => {
+      lines.push(line);
+      if (line.startsWith("go: downloading ")) progress(line.replace("go: ", ""));
+      else if (!/\s/.test(line) && ++packages % 25 === 0) progress(`${packages} packages compiled for ${tool}`);
+    });
+    if ((await ended) === 0) return;
+    await writeFile(log, lines.join("\n") + "\n");
+    throw new Error(buildFailure(tool, lines.join("\n"), log));
+  } finally {
+    process.off("exit", stop);
+  }
+}
+
+/** Unfinished binaries of builds that were killed. */
+async function removeLeftovers(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) if (name.endsWith(".tmp")) await rm(join(directory, name));
+}
+
+/**
+ * Waits until this process holds the lock. A holder renews the file's time every few seconds, so the lock of a process
+ * that is gone ends by itself. Two holders at once would cost a second build and nothing else: the result is renamed
+ * into place.
+ */
+async function lock(file: string, waiting: () => void): Promise<() => Promise<void>> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await writeFile(file, `${process.pid}\n`, { flag: "wx" });
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    }
+    if (await abandoned(file)) {
+      await rm(file, { force: true });
+    } else {
+      if (attempt % 20 === 0) waiting();
+      await sleep(500);
+    }
+  }
+  const renew = setInterval(() => void utimes(file, new Date(), new Date()).catch(() => undefined), 5_000);
+  const onExit = () => rmSync(file, { force: true });
+  process.once("exit", onExit);
+  return async () => {
+    clearInterval(renew);
+    process.off("exit", onExit);
+    await rm(file, { force: true });
+  };
+}
+
+async function abandoned(file: string): Promise<boolean> {
+  try {
+    const [{ mtimeMs }, text] = await Promise.all([stat(file), readFile(file, "utf8")]);
+    if (Date.now() - mtimeMs > 30_000) return true;
+    const holder = Number(text);
+    if (holder > 0) process.kill(holder, 0);
+    return false;
+  } catch (error) {
+    // ESRCH: the holder is gone. ENOENT: it has just given the lock back. EPERM: it lives, as another user.
+    return ["ESRCH", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "");
+  }
+}
+
+if (require.main === module) {
+  const [tool = ""] = process.argv.slice(2);
+  if (!Object.hasOwn(recipes, tool)) {
+    console.error(`usage: npx ts-node --transpile-only tools/build.ts ${Object.keys(recipes).join("|")}`);
+    process.exit(2);
+  }
+  buildTool(tool as Tool, (line) => console.error(line)).then(console.log, (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  });
+}
