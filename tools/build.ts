@@ -23,6 +23,10 @@ interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
   readonly module: string;
   readonly package: string;
+  /** The main file next to go.mod that is built instead, with less of the package in it. */
+  readonly main?: string;
+  /** Build tags. */
+  readonly tags?: string;
   /** A variable of the program that holds its version, where an ordinary `go build` leaves it empty. */
   readonly versionVariable?: string;
 }
@@ -39,14 +43,19 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   "kube-controller-manager": kubernetes("kube-controller-manager"),
   "kube-scheduler": kubernetes("kube-scheduler"),
   kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
-  coredns: { module: "coredns", package: "github.com/coredns/coredns" },
-  promtool: { module: "promtool", package: "github.com/prometheus/prometheus/cmd/promtool" },
+  coredns: { module: "coredns", package: "github.com/coredns/coredns", main: "main.go" },
+  // Without its service discoveries, which bring the SDK of every cloud and which rules know nothing of.
+  promtool: {
+    module: "promtool",
+    package: "github.com/prometheus/prometheus/cmd/promtool",
+    tags: "remove_all_sd",
+  },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
 };
 
 /**
  * Builds a tool with Go, once: the binary is kept below `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/tools` until
- * go.mod, go.sum or the Go version change. Consul takes about six CPU minutes from nothing, the others less or as much.
+ * go.mod, go.sum, a main file of ours or the Go version change. Consul takes about six CPU minutes from nothing, the others less or as much.
  * Only one build runs at a time on a machine; a second caller waits for the first and takes its result.
  *
  * @param progress gets a line now and then while there is something to wait for
@@ -54,13 +63,15 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
  * @throws where Go is missing or too old, modules cannot be downloaded, or the build fails; the message says which
  */
 export async function buildTool(tool: Tool, progress: (line: string) => void = () => undefined): Promise<string> {
-  const { module, package: main, versionVariable } = recipes[tool];
+  const { module, package: main, main: ownMain, tags, versionVariable } = recipes[tool];
   const directory = join(__dirname, module);
-  const [goMod, goSum] = await Promise.all([
-    readFile(join(directory, "go.mod"), "utf8"),
-    readFile(join(directory, "go.sum"), "utf8"),
-  ]);
+  const [goMod = "", goSum = "", source = ""] = await Promise.all(
+    ["go.mod", "go.sum", ...(ownMain === undefined ? [] : [ownMain])].map((file) =>
+      readFile(join(directory, file), "utf8"),
+    ),
+  );
   const args = ["-mod=readonly", "-buildvcs=false", "-trimpath"];
+  if (tags !== undefined) args.push(`-tags=${tags}`);
   if (versionVariable !== undefined) args.push(`-ldflags=-X ${versionVariable}=${moduleVersion(goMod, main)}`);
 
   const goVersion = await promisify(execFile)("go", ["env", "GOVERSION", "GOHOSTOS", "GOHOSTARCH"], {
@@ -75,7 +86,7 @@ export async function buildTool(tool: Tool, progress: (line: string) => void = (
   );
 
   const root = join(cacheHome(process.env, homedir()), "consul-alicloud", "tools");
-  const target = join(root, cacheKey(goMod, goSum, goVersion, args), tool);
+  const target = join(root, cacheKey(goMod, goSum, goVersion, [...args, source]), tool);
   if (existsSync(target)) return target;
 
   await mkdir(join(target, ".."), { recursive: true });
@@ -85,7 +96,13 @@ export async function buildTool(tool: Tool, progress: (line: string) => void = (
     await removeLeftovers(join(target, ".."));
     progress(`building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once`);
     const temporary = `${target}.${process.pid}.tmp`;
-    await goBuild(tool, directory, [...args, "-o", temporary, main], `${target}.log`, progress);
+    await goBuild(
+      tool,
+      directory,
+      [...args, "-o", temporary, ownMain === undefined ? main : "."],
+      `${target}.log`,
+      progress,
+    );
     await rename(temporary, target);
     return target;
   } finally {
@@ -231,7 +248,7 @@ async function abandoned(file: string): Promise<boolean> {
 if (require.main === module) {
   const [tool = ""] = process.argv.slice(2);
   if (!Object.hasOwn(recipes, tool)) {
-    console.error(`usage: npx ts-node --transpile-only tools/build.ts ${Object.keys(recipes).join("|")}`);
+    console.error(`usage: node --require sucrase/register/ts tools/build.ts ${Object.keys(recipes).join("|")}`);
     process.exit(2);
   }
   buildTool(tool as Tool, (line) => console.error(line)).then(console.log, (error: unknown) => {
