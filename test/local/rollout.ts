@@ -67,6 +67,8 @@ export class Rollout {
   private files = new Map<string, string>();
   /** Node that is being restarted, if any: its own clients have to wait. */
   resting = "";
+  /** Agents of another stack, which has not been updated yet. */
+  elsewhere: readonly string[] = [];
   /** How long the gate waits for servers that are not well. */
   waitMinutes = 3;
   /** What each node's turn took: gate, restart and return. */
@@ -135,7 +137,8 @@ export class Rollout {
     const changed = cluster.nodes
       .filter(({ name }) => this.files.get(name) !== wanted.get(name))
       // A node that is off gets its pod when it is back.
-      .filter(({ name, role }) => role === "server" || cluster.pid(name) !== undefined);
+      .filter(({ name, role }) => role === "server" || cluster.pid(name) !== undefined)
+      .filter(({ name }) => !this.elsewhere.includes(name));
     for (const { name, role } of changed) {
       await beforeEach(name);
       const began = Date.now();
