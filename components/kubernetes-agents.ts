@@ -5,7 +5,15 @@ import { Service } from "@pulumi/kubernetes/core/v1/service";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { AgentConfig, agentNode, ports } from "../consul/config";
-import { base64Values, byName, contentName, leaderProbe, podLayout, realLinuxNodes } from "../consul/pod";
+import {
+  agentDataScript,
+  base64Values,
+  byName,
+  contentName,
+  leaderProbe,
+  podLayout,
+  realLinuxNodes,
+} from "../consul/pod";
 import { KubernetesAgents as KubernetesAgentsSettings } from "../settings";
 
 export interface KubernetesAgentsArgs {
@@ -86,8 +94,9 @@ export class KubernetesAgents extends pulumi.ComponentResource {
     }
 
     function createDaemonSet(): DaemonSet {
+      const nodeName = { name: "NODE_NAME", valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } } };
       const environment = [
-        { name: "NODE_NAME", valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } } },
+        nodeName,
         { name: "HOST_IP", valueFrom: { fieldRef: { fieldPath: "status.hostIP" } } },
         { name: "POD_IP", valueFrom: { fieldRef: { fieldPath: "status.podIP" } } },
         { name: "POD_NAMESPACE", valueFrom: { fieldRef: { fieldPath: "metadata.namespace" } } },
@@ -123,10 +132,13 @@ export class KubernetesAgents extends pulumi.ComponentResource {
                 securityContext: { fsGroup: podLayout.group, seccompProfile: { type: "RuntimeDefault" } },
                 initContainers: [
                   {
-                    // A directory that the kubelet makes on the host belongs to root; fsGroup does not reach it.
-                    name: "own-data",
+                    name: "prepare-data",
                     image,
-                    command: ["chown", "-R", `${podLayout.user}:${podLayout.group}`, podLayout.dataDir],
+                    command: [
+                      ...["/bin/sh", "-c", agentDataScript, "agent-data.sh"],
+                      ...[podLayout.dataDir, `${podLayout.user}:${podLayout.group}`],
+                    ],
+                    env: [nodeName],
                     resources: settings.resources,
                     securityContext: {
                       ...noPrivileges,

@@ -63,9 +63,25 @@ export interface AgentSecrets {
 export interface Placement {
   readonly name: string;
   readonly address: string;
+  /** Consul's node id; made up by Consul, and kept with its data, unless given. */
+  readonly id?: string;
 }
 
-function common(config: DatacenterConfig, layout: NodeLayout): Record<string, unknown> {
+/**
+ * The node id of an agent, from its name: one that has lost its data is the same node all the same. Not for servers:
+ * who has lost raft data must not pass for who had it.
+ */
+export function agentNodeId(name: string): string {
+  return digest(name).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, "$1-$2-$3-$4-$5");
+}
+
+/**
+ * Names must outlive the quorum: with 10 s, DNS gave no answer at all once the servers had lost their leader for that
+ * long (test/local/dns.test.ts). A server in touch with its leader lags by milliseconds either way.
+ */
+const maxStale = "24h";
+
+function common(config: DatacenterConfig, layout: NodeLayout) {
   return {
     datacenter: config.datacenter,
     primary_datacenter: config.datacenter,
@@ -87,9 +103,7 @@ function common(config: DatacenterConfig, layout: NodeLayout): Record<string, un
     telemetry: { prometheus_retention_time: config.telemetryRetention, disable_hostname: true },
     dns_config: {
       allow_stale: true,
-      // Names must outlive the quorum: with 10 s, DNS gave no answer at all once the servers had lost their leader for
-      // that long (test/local/dns.test.ts). A server in touch with its leader lags by milliseconds either way.
-      max_stale: "24h",
+      max_stale: maxStale,
       node_ttl: "10s",
       service_ttl: { "*": "5s" },
       only_passing: true,
@@ -110,6 +124,7 @@ function command(placement: Placement, layout: NodeLayout): string[] {
     `-bind=${placement.address}`,
     `-advertise=${placement.address}`,
     `-client=${placement.address}`,
+    ...(placement.id === undefined ? [] : [`-node-id=${placement.id}`]),
   ];
 }
 
@@ -208,9 +223,15 @@ export function agentNode(
 
 /** The files of an agent that hold no secret: the same bytes on each agent. */
 export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: NodeLayout): ConsulFile[] {
+  const shared = common(config, layout);
   const content = {
-    ...common(config, layout),
+    ...shared,
     server: false,
+    // An agent follows the services it was asked for, and answers from what it knows while servers come and go: asked
+    // anew each time, one lookup in twenty failed when the leader was killed. What it does not know yet, any server may
+    // say, not only the leader.
+    dns_config: { ...shared.dns_config, use_cache: true },
+    discovery_max_stale: maxStale,
     ports: { http: ports.http, https: -1, dns: ports.dns, grpc: -1, grpc_tls: -1 },
     leave_on_terminate: config.leaveOnStop,
     advertise_reconnect_timeout: config.reconnectTimeout,

@@ -50,6 +50,9 @@ export function leaderProbe(url: string): string[] {
   return ["/bin/sh", "-c", `curl -sf --max-time 4 ${url}/v1/status/leader | grep -q :`];
 }
 
+/** What a container does to the agent's directory on its host before the agent starts; see its head. */
+export const agentDataScript = readFileSync(join(__dirname, "scripts", "agent-data.sh"), "utf8");
+
 /** The readiness probe of a server in the cluster: `ready.sh ADDRESS`, see its head. */
 export const readyScript = readFileSync(join(__dirname, "scripts", "ready.sh"), "utf8");
 

@@ -82,7 +82,8 @@ export class RunDirectory {
     const data = join(this.path, node.name, "data");
     const keysFile = join(this.path, node.name, "keys");
     const before = existsSync(keysFile) ? readFileSync(keysFile, "utf8") : undefined;
-    if (before !== keys && existsSync(data) && readdirSync(data).length > 0) {
+    // Data without a note of its keys was put there by somebody, as when a hand-made agent's is taken over.
+    if (before !== undefined && before !== keys && existsSync(data) && readdirSync(data).length > 0) {
       throw new Error(
         `${data} was written with other keys than those in ${this.stateFile}: ` +
           "put that file back as it was, or forget keys and data with npm start -- --reset",

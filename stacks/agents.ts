@@ -3,7 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { ClusterDns } from "../components/cluster-dns";
 import { agentLabels, KubernetesAgents } from "../components/kubernetes-agents";
 import { LocalNode, localLayout } from "../components/local-nodes";
-import { agentNode, ports } from "../consul/config";
+import { agentNode, agentNodeId, ports } from "../consul/config";
 import { KubernetesAgents as KubernetesAgentsSettings, LocalAgents, Settings } from "../settings";
 import { ClusterAccess } from "./cluster";
 import { ServerAccess } from "./servers";
@@ -88,7 +88,7 @@ export function describeLocalAgents(settings: Settings, agents: LocalAgents, ser
           },
           ca,
           { gossipKey, agentToken },
-          { name, address },
+          { name, address, id: agentNodeId(name) },
           localLayout(name),
         ),
       );

@@ -1,7 +1,7 @@
 # Before servers in the cluster are changed: roll.sh SECONDS SKIP KEY-FILE URL...
 # Waits until every server is a healthy voter and one of them can be spared, for so many seconds; those named in SKIP
 # (with commas, or "none") are not asked for: this change is to repair them. Then tells autopilot how many servers there
-# are to be, and has every member use the gossip key in KEY-FILE: a server that starts with another would stay alone.
+# are to be, takes those that are too many out of raft, and has every member use the gossip key in KEY-FILE: a server that starts with another would stay alone.
 # Where no server answers at all, as before the first start, there is nothing to be careful with.
 API_SECONDS=3
 deadline=$(($(date +%s) + $1))
@@ -58,15 +58,16 @@ printf '%s' "$answer" | sed "s/\"MinQuorum\":[0-9]*/\"MinQuorum\":$#/" >"$settin
 api PUT operator/autopilot/configuration "$settings" >/dev/null
 
 # Servers that are too many leave raft first: Kubernetes takes them, and one more for its new revision, all at once.
-# Prints ORDINAL ID LEADS for each server in raft.
+# Prints ORDINAL ID LEADS for each server in raft, from the ordinal given on.
 in_raft() {
   until raft=$(api GET operator/raft/configuration) && [ "${raft#\{}" != "$raft" ]; do sleep 1; done
   printf '%s\n' "$raft" | sed 's/{"ID"/\n{"ID"/g' |
-    sed -nE 's/^\{"ID":"([^"]*)","Node":"consul-server-([0-9]+)".*"Leader":(true|false).*/\2 \1 \3/p' | sort -n
+    sed -nE 's/^\{"ID":"([^"]*)","Node":"consul-server-([0-9]+)".*"Leader":(true|false).*/\2 \1 \3/p' | sort -n |
+    while read -r ordinal id leads; do [ "$ordinal" -lt "$1" ] || echo "$ordinal $id $leads"; done
 }
-while going=$(in_raft | awk -v count=$# '$1 >= count') && [ -n "$going" ]; do
+while going=$(in_raft $#) && [ -n "$going" ]; do
   echo "$going" | while read -r ordinal id leads; do
-    heir=$(in_raft | awk '$1 == 0 { print $2 }')
+    heir=$(in_raft 0 | sed -n 's/^0 \([^ ]*\) .*/\1/p')
     [ "$leads" = false ] || api POST "operator/raft/transfer-leader?id=$heir" >/dev/null
     api DELETE "operator/raft/peer?id=$id" >/dev/null
     echo "roll: consul-server-$ordinal leaves raft"

@@ -18,7 +18,13 @@ fi
 mkdir -p "$directory"
 name=$(date -u +%Y%m%dT%H%M%SZ)-$(uname -n).snap
 rm -f "$directory"/*.partial*
-consul snapshot save "$directory/$name.partial" >/dev/null
+# Right after a change of leader or of the servers there is a moment in which raft takes none.
+tries=0
+until consul snapshot save "$directory/$name.partial" >/dev/null; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 5 ] || exit 1
+  sleep 2
+done
 report=$(consul snapshot inspect "$directory/$name.partial")
 index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
 mv "$directory/$name.partial" "$directory/$name"

