@@ -187,10 +187,14 @@ export class Cluster {
 
   /**
    * Runs the program again with changed settings, as `pulumi up` would: new keys, new configuration, nodes that are
-   * added. It takes effect where a node is (re)started; a node that is described no more is stopped.
+   * added. It takes effect where a node is (re)started; a node that is described no more is stopped. A setting that is
+   * undefined is taken away.
    */
-  async update(config: Readonly<Record<string, string>>): Promise<void> {
-    this.config = { ...this.config, ...config };
+  async update(config: Readonly<Record<string, string | undefined>>): Promise<void> {
+    const defined = Object.entries({ ...this.config, ...config }).flatMap(([key, value]) =>
+      value === undefined ? [] : [[key, value] as const],
+    );
+    this.config = Object.fromEntries(defined);
     this.providers ??= new LocalProviders(this.directory.stateFile);
     const { resources, outputs } = await runProgram(this.stack, this.settings(), this.providers);
     this.providers.save();

@@ -139,10 +139,12 @@ describe("moving a hand-made cluster", function () {
       while (!stopped) {
         await sleep(100);
         lookups += 1;
+        const before = replacing;
         const found = await addresses(address).catch((error: unknown) => error as Error);
         if (!(found instanceof Error) && found.length > 0) continue;
         missed.set(node, (missed.get(node) ?? 0) + 1);
-        if (replacing !== node) failures.push(`${node}: ${found instanceof Error ? found.message : "no instance"}`);
+        if (before !== node && replacing !== node)
+          failures.push(`${node}: ${found instanceof Error ? found.message : "no instance"}`);
       }
     });
     undo.push(async () => {
@@ -161,7 +163,10 @@ describe("moving a hand-made cluster", function () {
       await allWell();
       if ((await cluster.leaderName()) === name) {
         const heir = (await raft(cluster.api(name))).find(({ Node }) => Node !== name);
-        await cluster.api(name).request("POST", `operator/raft/transfer-leader?id=${heir?.ID ?? ""}`);
+        // The first try may go over a connection to what was there before the heir was restarted.
+        await cluster.until("the leadership cannot be handed over", () =>
+          cluster.api(name).request("POST", `operator/raft/transfer-leader?id=${heir?.ID ?? ""}`),
+        );
       }
       await cluster.restart(name);
     }
@@ -239,7 +244,7 @@ describe("moving a hand-made cluster", function () {
   });
 
   it("6. and then demand it: the hand-made configuration gets in no more", async () => {
-    await cluster.update({ "consul:migration": "" });
+    await cluster.update({ "consul:migration": undefined });
     await roll({});
     const address = `${prefix}.31`;
     startOld("intruder", {
@@ -247,10 +252,11 @@ describe("moving a hand-made cluster", function () {
       ...{ node_name: "intruder", retry_join: [`${prefix}.11`] },
     });
     const intruder = new Api(`http://${address}:${ports.http}`, oldManagement);
-    await cluster.until("it does not even start", () => intruder.get("agent/self"));
+    const refused = () => rejects(intruder.get("catalog/nodes"), /No known Consul servers|rpc error|primary-dc-down/);
+    await cluster.until("it does not even start", refused);
     await sleep(3000);
-    // It knows the gossip key, which was published; RPC is refused all the same.
-    await rejects(intruder.get("catalog/nodes"), /500|No known Consul servers|rpc error/);
+    // It knows the gossip key, which was published; RPC is refused all the same, and so it can check no token.
+    await refused();
     await old.get("intruder")?.end("SIGTERM");
   });
 
