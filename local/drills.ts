@@ -93,16 +93,15 @@ export type Way = (typeof ways)[number];
 /** For each way what came of it; a lookup that does not find what is well has failed. */
 export type Lookups = Readonly<Record<Way, Tally>>;
 
-/** Looks up services in each way, at that pace, until stopped. */
+/** Looks up services in each way. */
 class Lookers {
   private readonly resolver = new Resolver();
-  private readonly streams: readonly Stream[];
+  private streams: readonly Stream[] = [];
 
-  constructor(
-    private readonly cluster: Cluster,
-    milliseconds: number,
-    next: (turn: number) => Application,
-  ) {
+  constructor(private readonly cluster: Cluster) {}
+
+  /** Looks one up every so many milliseconds, until stopped. */
+  begin(milliseconds: number, next: (turn: number) => Application): void {
     this.streams = ways.map((way) => new Stream(milliseconds, async (turn) => this.find(way, next(turn))));
   }
 
@@ -159,7 +158,15 @@ async function watched(cluster: Cluster, milliseconds = 50) {
   const agents = names(cluster, "agent");
   const applications = agents.map((at) => ({ service: `drill-${at}`, at }));
   await register(cluster, applications);
-  const lookers = new Lookers(cluster, milliseconds, (turn) => ({
+  // An agent that could not reach a server four times in a row asks for news after 2 s, 4 s, 8 s and so on only: after
+  // another drill it may be a while until it knows of services that came since.
+  const lookers = new Lookers(cluster);
+  for (const at of agents) {
+    for (const { service } of applications) {
+      for (const way of ways) await eventually("a service is not found", () => lookers.find(way, { service, at }), 120);
+    }
+  }
+  lookers.begin(milliseconds, (turn) => ({
     at: first(agents, turn % agents.length),
     service: first(applications, Math.floor(turn / agents.length) % applications.length).service,
   }));
@@ -208,7 +215,8 @@ export async function accident(cluster: Cluster, at: "server" | "agent"): Promis
     return cluster.api(endpoint).put(`agent/check/pass/service:${service}`);
   });
   // 64 and 151 have no factor in common: in time everybody looks up everybody.
-  const lookers = new Lookers(cluster, pace * 3, (turn) => ({
+  const lookers = new Lookers(cluster);
+  lookers.begin(pace * 3, (turn) => ({
     at: application(turn).at,
     service: application(turn * 64).service,
   }));

@@ -143,8 +143,9 @@ describe("moving a hand-made cluster", function () {
         const found = await addresses(address).catch((error: unknown) => error as Error);
         if (!(found instanceof Error) && found.length > 0) continue;
         missed.set(node, (missed.get(node) ?? 0) + 1);
-        if (before !== node && replacing !== node)
+        if (before !== node && replacing !== node) {
           failures.push(`${node}: ${found instanceof Error ? found.message : "no instance"}`);
+        }
       }
     });
     undo.push(async () => {
