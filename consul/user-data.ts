@@ -182,16 +182,14 @@ function aclUnit(): string {
 Description=Consul ACL policies and tokens
 Wants=consul.service
 After=consul.service
-StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 Environment=CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token
-ExecStart=${scriptDir}/acl.sh ${aclDir}
-TimeoutStartSec=20min
-Restart=on-failure
-RestartSec=10
+# A loop, since systemd before 244 (Alibaba Cloud Linux 3 has 239) refuses Restart= for oneshot.
+ExecStart=/bin/sh -c 'until ${scriptDir}/acl.sh ${aclDir}; do sleep 10; done'
+TimeoutStartSec=infinity
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=yes

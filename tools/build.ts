@@ -11,6 +11,7 @@ import { promisify } from "util";
 /** A program of another project that is built here with Go. */
 export type Tool =
   | "consul"
+  | "consul-previous"
   | "kube-apiserver"
   | "kube-controller-manager"
   | "kube-scheduler"
@@ -39,6 +40,7 @@ const kubernetes = (name: string): Recipe => ({
 
 const recipes: Readonly<Record<Tool, Recipe>> = {
   consul: { module: "consul", package: "github.com/hashicorp/consul" },
+  "consul-previous": { module: "consul-previous", package: "github.com/hashicorp/consul" },
   "kube-apiserver": kubernetes("kube-apiserver"),
   "kube-controller-manager": kubernetes("kube-controller-manager"),
   "kube-scheduler": kubernetes("kube-scheduler"),

@@ -6,8 +6,12 @@ import { connect, PeerCertificate } from "tls";
 import * as pulumi from "@pulumi/pulumi";
 import { cloud } from "../../components/cloud-assistant";
 import { ports } from "../../consul/config";
+import { isNewer } from "../../consul/quorum";
+import { findConsul, versionOf } from "../../local/consul-binary";
 import { Resolver, Stream } from "../../local/load";
+import { stackConfig } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
+import { buildTool } from "../../tools/build";
 import { eventually } from "./kube-cluster";
 import { Rollout } from "./rollout";
 
@@ -82,6 +86,10 @@ describe("day two, on a cluster of this machine", function () {
   let dir: string;
   let cluster: Cluster;
   let rollout: Rollout;
+  /** The version in the settings and a binary of it; the cluster begins with one of a minor version earlier. */
+  let wanted: string;
+  let consul: string;
+  let previous: string;
   const crashes: string[] = [];
   /** What people see: progress and warnings. */
   const said: string[] = [];
@@ -93,8 +101,13 @@ describe("day two, on a cluster of this machine", function () {
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
     dir = mkdtempSync(join(tmpdir(), "day-two-"));
-    const options = { dir: join(dir, "run"), config, onCrash: (reason: string) => void crashes.push(reason) };
-    cluster = await startCluster(options);
+    previous = await buildTool("consul-previous", console.error);
+    const { "consul:version": version = "", "consul:downloadMirror": downloadMirror = "" } = stackConfig("local");
+    wanted = version;
+    consul = await findConsul({ version, downloadMirror, downloadSha256: "" }, { progress: console.error });
+    const onCrash = (reason: string) => void crashes.push(reason);
+    const before = { ...config, "consul:version": await versionOf(previous) };
+    cluster = await startCluster({ dir: join(dir, "run"), config: before, binary: previous, onCrash });
     rollout = new Rollout(cluster);
     for (const [i, name] of ["agent-1", "agent-2"].entries()) {
       await cluster.api(name).put("agent/service/register", { ID: `web-${i}`, Name: "web", Port: 80 });
@@ -145,6 +158,24 @@ describe("day two, on a cluster of this machine", function () {
       });
       socket.on("error", reject);
     });
+
+  it("takes a new version of Consul, one by one, and no older one after that", async () => {
+    const versions = async () => {
+      const members = await cluster.api("server-1").get<{ Name: string; Tags: { build: string } }[]>("agent/members");
+      return members.map(({ Tags }) => Tags.build.replace(/:.*/, ""));
+    };
+    const old = await versions();
+    equal(new Set(old).size, 1);
+    ok(isNewer(wanted, old[0] ?? ""), `${wanted} after ${old[0] ?? ""}`);
+    cluster.consul = consul;
+    await under({ "consul:version": wanted });
+    deepEqual(await versions(), Array(6).fill(wanted));
+    cluster.consul = previous;
+    await rejects(rollout.up({ "consul:version": old[0] ?? "" }), /Consul cannot go back from/);
+    cluster.consul = consul;
+    await rollout.up({ "consul:version": wanted });
+    deepEqual(await versions(), Array(6).fill(wanted));
+  });
 
   it("restarts servers and agents for a changed log level, one by one", async () => {
     const order: string[] = [];

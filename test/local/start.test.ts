@@ -1,4 +1,4 @@
-import { deepEqual, equal, match, ok } from "assert/strict";
+import { deepEqual, equal, match, notEqual, ok } from "assert/strict";
 import { ChildProcess, execFileSync, spawn } from "child_process";
 import { once } from "events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "fs";
@@ -122,6 +122,10 @@ describe("npm start", function () {
     second.child.kill("SIGKILL");
     await second.ended;
     for (const { pid } of members) ok(!alive(pid));
+
+    const third = npmStart("--reset", "--json");
+    await third.printed(/\n}\n$/);
+    notEqual(readFileSync(before.tokenFile, "utf8"), token);
   });
 
   it("says in one line what is wrong, with a status that is not 0", async () => {

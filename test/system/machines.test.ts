@@ -211,6 +211,11 @@ describe("machines from the program's user data", function () {
       }
     }
     const agents = (await one.run("grep -l '\"Agents\"' /etc/consul.acl/token.*.json")).trim();
+    // As after a restore: what somebody took away is put back.
+    const accessor = agents.replace(/.*token\.|\.json/g, "");
+    await one.run(`${asManagerByHttp} -X DELETE http://127.0.0.1:8500/v1/acl/token/${accessor}`);
+    await one.run("systemctl restart consul-acl && systemctl status consul-acl");
+    await one.run(`${asManagerByHttp} http://127.0.0.1:8500/v1/acl/token/${accessor}`);
     const agent = (JSON.parse(await one.run(`cat ${agents}`)) as { SecretID: string }).SecretID;
     assert.equal(await one.run(`${http}/kv/x -X PUT -d x -K -`, header(agent)), "403");
     // A node name of its own it may write, a server's it may not.

@@ -1,4 +1,6 @@
 import assert from "assert/strict";
+import { spawnSync } from "child_process";
+import { programDir } from "../../local/program";
 import { buildFailure, cacheHome, cacheKey, missingGo, moduleVersion } from "../../tools/build";
 
 const goMod = `module consul-tools
@@ -86,5 +88,13 @@ describe("tools/build", () => {
     it("a build that says nothing is not an empty message", () => {
       assert.equal(buildFailure("kwok", ""), "kwok cannot be built: go failed and printed no reason");
     });
+  });
+
+  it("is a command, which says the tools it knows", () => {
+    // As tools/README.md has it: node --require sucrase/register/ts tools/build.ts kwok
+    const args = ["--require", "sucrase/register/ts", "tools/build.ts", "kvok"];
+    const { status, stderr } = spawnSync(process.execPath, args, { cwd: programDir, encoding: "utf8" });
+    assert.equal(status, 2);
+    assert.match(stderr, /^usage: .*\|kwok\|/);
   });
 });

@@ -4,6 +4,7 @@ import { join } from "path";
 import { z } from "zod";
 import { schema } from "../../settings";
 import { programDir } from "../../local/program";
+import { commandsOf, documented } from "../documents";
 
 const read = (name: string) => readFileSync(join(programDir, name), "utf8");
 
@@ -23,7 +24,56 @@ function names(type: unknown, found = new Set<string>()): Set<string> {
   return found;
 }
 
+/** Where commands of the documents are run: what they look like, the file that runs them, and how it is found there. */
+const runs: readonly (readonly [RegExp, string, string])[] = [
+  [/^npm ci$/, ".ci/run", "npm ci"],
+  [/^npm test$/, ".ci/run", "npm test"],
+  [/^npm start( -- --check)?$/, ".ci/run", "npm start -- --check"],
+  [/^npm start -- --reset$/, "test/local/start.test.ts", '"--reset"'],
+  [/^npm run preview( -- prod)?$/, "test/program/preview.test.ts", 'run("prod")'],
+  [/^npm run compose$/, "test/local/compose.test.ts", "compose"],
+  [/^npm run tour$/, "test/local/tour.test.ts", "tour"],
+  [/^npm run$/, "package.json", '"scripts"'],
+  [/^npm pack$/, "test/program/example.ts", '"pack"'],
+  [/^node .* tools\/build\.ts kwok$/, "test/unit/build.test.ts", "tools/build.ts kwok"],
+  // Where Pulumi's CLI is: README, "Two commands".
+  [/^pulumi /, "test/engine/local.test.ts", "documented()"],
+  [/^(CONSUL_HTTP_TOKEN_FILE=\S+ )?(consul|curl) /, "test/local/commands.test.ts", "documented()"],
+  [/^kubectl (-n consul )?delete /, "test/system/kubectl.test.ts", "documented()"],
+  // These want a kubelet. What they run in a container, the test runs in one.
+  [/^kubectl -n consul exec .* -- consul snapshot /, "test/local/moving-up.test.ts", '"snapshot", "restore"'],
+  [/^(pulumi .*)?kubectl -n consul exec .* cat /, "test/local/moving-up.test.ts", "cat >/tmp/new-token"],
+  [/^kubectl -n consul cp /, "test/local/moving-up.test.ts", "cat >/tmp/new-token"],
+  [/^kubectl -n consul port-forward consul-server-0 8500$/, "test/local/kube-servers.test.ts", "http://127.0.0.1:8500"],
+  [/^aliyun ecs RunCommand .*'systemctl restart consul-acl'/, "test/unit/cloud-assistant.test.ts", "RunCommand"],
+  [/^systemctl (restart|status) consul-acl$/, "test/system/machines.test.ts", "systemctl restart consul-acl"],
+  [/^systemctl start consul-snapshot$/, "test/system/machine-snapshots.test.ts", "systemctl start consul-snapshot"],
+  [/^systemctl list-timers /, "test/system/machine-snapshots.test.ts", "systemctl list-timers"],
+  [/^journalctl -u /, "test/system/machine.ts", "journalctl"],
+  // What people did before, and not what is to be done.
+  [/^docker run$/, "README.md", "before (five write-ups)"],
+];
+
 describe("the documents", () => {
+  it("have no command that nothing runs", () => {
+    const all = documented();
+    ok(all.length > 60);
+    const unknown = all.filter(({ command }) => {
+      const place = runs.find(([pattern]) => pattern.test(command));
+      return place === undefined || !read(place[1]).includes(place[2]);
+    });
+    deepEqual(unknown, []);
+    deepEqual(
+      runs.filter(([pattern]) => !all.some(({ command }) => pattern.test(command))).map(([pattern]) => String(pattern)),
+      [],
+    );
+  });
+
+  it("have commands in shell blocks, over several lines too, and in sentences", () => {
+    const text = "Do `npm run x`, or `x`:\n\n  ```sh\n  a \\\n    -b\n  c |\n  d\n  ```\n\n```yaml\n`npm start`\n```\n";
+    deepEqual(commandsOf(text), ["a -b", "c | d", "npm run x"]);
+  });
+
   it("name every setting in the README's table", () => {
     const table = read("README.md").split("## Settings")[1]?.split("## Outputs")[0] ?? "";
     // What Kubernetes itself calls these is in its own documents.

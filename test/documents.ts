@@ -1,0 +1,33 @@
+import { readdirSync, readFileSync } from "fs";
+import { join } from "path";
+
+const root = join(__dirname, "..");
+
+/** Every document of this repository that people read to run something. */
+export const documents = [
+  "README.md",
+  ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`),
+  "examples/spring-app/README.md",
+  "tools/README.md",
+].sort();
+
+/** What begins a command, where it stands within a sentence. */
+const program = /^(aliyun|consul|curl|docker|journalctl|kubectl|node|npm|npx|pulumi|systemctl) /;
+
+/** The commands of a document: the lines of its shell blocks, and what its sentences have as code. */
+export function commandsOf(text: string): string[] {
+  const blocks = [...text.matchAll(/^ *```sh\n([\s\S]*?)^ *```/gm)].flatMap(([, block = ""]) =>
+    block.replace(/(\\|\|)\n/g, (_, end) => (end === "|" ? "| " : "")).split("\n"),
+  );
+  const inline = [...text.replace(/^ *```[\s\S]*?^ *```/gm, "").matchAll(/`([^`]+)`/g)]
+    .map(([, code = ""]) => code)
+    .filter((code) => program.test(code));
+  return [...new Set([...blocks, ...inline].map((line) => line.replace(/\s+/g, " ").trim()))].filter(Boolean);
+}
+
+/** All commands with the document that each is in. */
+export function documented(): { document: string; command: string }[] {
+  return documents.flatMap((document) =>
+    commandsOf(readFileSync(join(root, document), "utf8")).map((command) => ({ document, command })),
+  );
+}
