@@ -193,7 +193,7 @@ async function showServers(cluster: Cluster, progress: Progress): Promise<Shown>
   return {
     figures: { paused, two, loss },
     table: [
-      ["", "leader frozen, 8 s", "two of three down, 12 s", "data deleted"],
+      ["", "leader frozen, 6 s", "two of three down, 8 s", "data deleted"],
       ...drills.ways.map((way) => row(`lookups at the agents, ${way}`, ({ lookups: of }) => failed(of[way]))),
       row("first lookup ever of a service", ({ firstLookup }) =>
         drills.ways.every((way) => firstLookup[way] === "") ? "found" : "NOT found",

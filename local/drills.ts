@@ -276,8 +276,8 @@ export async function killLeader(cluster: Cluster, times: number, progress = qui
   const writes = writers(cluster);
   const gaps: number[] = [];
   const returns: number[] = [];
+  await healthy(cluster);
   for (let i = 0; i < times; i++) {
-    await healthy(cluster);
     const leader = await cluster.leaderName();
     const killed = Date.now();
     await cluster.kill(leader);
@@ -384,7 +384,7 @@ async function outage(cluster: Cluster, seconds: number, bad: () => unknown, und
 }
 
 /** Freezes the leader: its connections stay open and nothing answers. */
-export async function pauseLeader(cluster: Cluster, seconds = 8): Promise<Outage> {
+export async function pauseLeader(cluster: Cluster, seconds = 6): Promise<Outage> {
   const leader = await cluster.leaderName();
   return outage(
     cluster,
@@ -395,7 +395,7 @@ export async function pauseLeader(cluster: Cluster, seconds = 8): Promise<Outage
 }
 
 /** Kills the leader and another server, and starts them again. */
-export async function killTwo(cluster: Cluster, seconds = 12): Promise<Outage> {
+export async function killTwo(cluster: Cluster, seconds = 8): Promise<Outage> {
   const leader = await cluster.leaderName();
   const other = first(names(cluster, "server").filter((name) => name !== leader));
   return outage(
