@@ -52,6 +52,7 @@ async function main(): Promise<void> {
   }
   // Nodes have process groups of their own; whoever started them ends them when this process exits.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
+  process.setMaxListeners(0); // one for each cluster and each node of seed 004
   for (const [name, { what, run }] of Object.entries(benches)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue;
     const where = machine(); // before the bench itself is its load

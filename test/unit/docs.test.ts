@@ -1,9 +1,11 @@
-import { deepEqual, ok } from "assert/strict";
+import { deepEqual, match, ok } from "assert/strict";
+import { execFileSync } from "child_process";
 import { existsSync, readFileSync } from "fs";
 import { join } from "path";
 import { z } from "zod";
 import { schema } from "../../settings";
-import { programDir } from "../../local/program";
+import { ports } from "../../consul/config";
+import { programDir, stackConfig } from "../../local/program";
 import { commandsOf, documented } from "../documents";
 
 const read = (name: string) => readFileSync(join(programDir, name), "utf8");
@@ -33,7 +35,12 @@ const runs: readonly (readonly [RegExp, string, string])[] = [
   [/^npm run preview( -- prod)?$/, "test/program/preview.test.ts", 'run("prod")'],
   [/^npm run compose$/, "test/local/compose.test.ts", "compose"],
   [/^npm run tour$/, "test/local/tour.test.ts", "tour"],
-  [/^npm run$/, "package.json", '"scripts"'],
+  [/^npm run test:(system|engine)$/, ".ci/run", "npm run test:engine"],
+  // The same steps, each by itself.
+  [/^npm run (test:unit|check)$/, ".ci/run", "npx tsc --noEmit"],
+  [/^npm run expected$/, "test/program/program.test.ts", "expected"],
+  // Started with --help below; the local level does what the drills do.
+  [/^npm run (drill|bench)$/, "test/local/faults.test.ts", "drills"],
   [/^npm pack$/, "test/program/example.ts", '"pack"'],
   [/^node .* tools\/build\.ts kwok$/, "test/unit/build.test.ts", "tools/build.ts kwok"],
   // Where Pulumi's CLI is: README, "Two commands".
@@ -96,6 +103,46 @@ describe("the documents", () => {
       fields.filter((name) => !table.includes(`\`${name}\``)),
       [],
     );
+  });
+
+  it("name every task of package.json in the README's table, and no other", () => {
+    const table = read("README.md").split("| task ")[1]?.split("\n## ")[0] ?? "";
+    const named = [...table.matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell = ""]) =>
+      [...cell.matchAll(/`(?:npm run |npm )?([a-z:]+)`/g)].map(([, name = ""]) => name),
+    );
+    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+    deepEqual(named.sort(), Object.keys(scripts).sort());
+  });
+
+  for (const task of ["start", "preview", "tour", "compose", "drill", "bench"]) {
+    it(`say what npm run ${task} does with --help`, () => {
+      const args = ["run", "--silent", task, "--", "--help"];
+      match(
+        execFileSync("npm", args, { cwd: programDir, encoding: "utf8" }),
+        new RegExp(`^npm (run )?${task}.*\\[`, "m"),
+      );
+    });
+  }
+
+  it("have a picture with the addresses of Pulumi.prod.yaml and the ports of the configuration", () => {
+    const picture = /```\n([\s\S]*?)```/.exec(read("README.md"))?.[1] ?? "";
+    const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "") as {
+      nodes: { name: string; address: string }[];
+    };
+    deepEqual(
+      [...picture.matchAll(/(\S+) +ECS [^\n]*\n[^\n]*?(\d+\.\d+\.\d+\.\d+)/g)].map(([, name, address]) => [
+        name,
+        address,
+      ]),
+      nodes.map(({ name, address }) => [name, address]),
+    );
+    for (const [text, port] of [
+      ["RPC", ports.rpc],
+      ["gossip", ports.gossip],
+    ]) {
+      ok(picture.includes(`${port} ${text}`), `${port} ${text}`);
+    }
+    ok(picture.includes(`HOST_IP:${ports.http}`));
   });
 
   it("link to files that are there", () => {
