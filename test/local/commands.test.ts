@@ -66,6 +66,10 @@ describe("commands of the documents, on a cluster of this machine", function () 
     "consul snapshot save before.snap": { says: /Saved and verified snapshot/ },
     "consul snapshot inspect": { placeholders: () => Promise.resolve({ inspect: "inspect before.snap" }), says: /KVS/ },
     "consul snapshot inspect FILE": { placeholders: () => Promise.resolve({ FILE: "before.snap" }), says: /KVS/ },
+    "consul snapshot restore": {
+      placeholders: () => Promise.resolve({ restore: "restore before.snap" }),
+      says: /Restored snapshot/,
+    },
     "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token consul snapshot restore FILE": {
       placeholders: () =>
         Promise.resolve({ " FILE": " before.snap", "/etc/consul.management-token": cluster.tokenFile }),
