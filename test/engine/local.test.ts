@@ -10,7 +10,7 @@ import { documented } from "../documents";
 
 const root = join(__dirname, "..", "..");
 /** What a clone has and a deployment needs; the engine writes into Pulumi.local.yaml, so it gets a copy. */
-const project = /^(index\.ts|settings\.ts|package\.json|Pulumi\..*yaml|components|consul|local|stacks)$/;
+const project = /^(index\.ts|settings\.ts|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
 
 /** Why the real engine cannot run here, "" where it can. */
 function missing(): string {
