@@ -1,5 +1,5 @@
 import { ConsulFile, ConsulNode, NodeLayout, stableJson } from "./node";
-import { digest } from "./secrets";
+import { digest, uuid } from "./secrets";
 
 /** Consul's ports as this program uses them; -1 in the configuration closes what is not listed here. */
 export const ports = { rpc: 8300, gossip: 8301, http: 8500, https: 8501, dns: 8600 } as const;
@@ -72,7 +72,7 @@ export interface Placement {
  * who has lost raft data must not pass for who had it.
  */
 export function agentNodeId(name: string): string {
-  return digest(name).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, "$1-$2-$3-$4-$5");
+  return uuid(digest(name).slice(0, 32));
 }
 
 /**

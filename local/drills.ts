@@ -158,9 +158,9 @@ async function watched(cluster: Cluster, milliseconds = 50) {
   const agents = names(cluster, "agent");
   const applications = agents.map((at) => ({ service: `drill-${at}`, at }));
   await register(cluster, applications);
+  const lookers = new Lookers(cluster);
   // An agent that could not reach a server four times in a row asks for news after 2 s, 4 s, 8 s and so on only: after
   // another drill it may be a while until it knows of services that came since.
-  const lookers = new Lookers(cluster);
   for (const at of agents) {
     for (const { service } of applications) {
       for (const way of ways) await eventually("a service is not found", () => lookers.find(way, { service, at }), 120);

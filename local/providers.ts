@@ -12,6 +12,7 @@ import {
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "fs";
 import { isIP } from "net";
 import { stableJson } from "../consul/node";
+import { uuid } from "../consul/secrets";
 import type { Provided, Providers } from "./program";
 
 type Inputs = Readonly<Record<string, unknown>>;
@@ -156,7 +157,7 @@ function randomUuid7(_: Inputs, now: Date): Made {
   const random = randomBytes(10).toString("hex");
   const variant = ((parseInt(random.charAt(3), 16) & 0x3) | 0x8).toString(16);
   const digits = `${time}7${random.slice(0, 3)}${variant}${random.slice(4, 19)}`;
-  const result = digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+  const result = uuid(digits);
   return { id: result, outputs: { result } };
 }
 

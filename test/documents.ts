@@ -1,12 +1,11 @@
 import { readdirSync, readFileSync } from "fs";
 import { join } from "path";
-
-const root = join(__dirname, "..");
+import { programDir } from "../local/program";
 
 /** Every document of this repository that people read to run something. */
 export const documents = [
   "README.md",
-  ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`),
+  ...readdirSync(join(programDir, "docs")).map((name) => `docs/${name}`),
   "examples/spring-app/README.md",
   "tools/README.md",
 ].sort();
@@ -28,6 +27,6 @@ export function commandsOf(text: string): string[] {
 /** All commands with the document that each is in. */
 export function documented(): { document: string; command: string }[] {
   return documents.flatMap((document) =>
-    commandsOf(readFileSync(join(root, document), "utf8")).map((command) => ({ document, command })),
+    commandsOf(readFileSync(join(programDir, document), "utf8")).map((command) => ({ document, command })),
   );
 }

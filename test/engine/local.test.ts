@@ -5,10 +5,10 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, syml
 import { tmpdir } from "os";
 import { join, relative, sep } from "path";
 import { LocalWorkspace, OutputMap, Stack } from "@pulumi/pulumi/automation";
+import { programDir } from "../../local/program";
 import { secretOutputs } from "../../stacks/outputs";
 import { documented } from "../documents";
 
-const root = join(__dirname, "..", "..");
 /** What a clone has and a deployment needs; the engine writes into Pulumi.local.yaml, so it gets a copy. */
 const project = /^(index\.ts|settings\.ts|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
 
@@ -41,9 +41,9 @@ describe("the stack local, by the real engine", function () {
     const workDir = join(directory, "project");
     backend = join(directory, "backend");
     for (const path of [workDir, backend]) mkdirSync(path);
-    const top = (path: string) => relative(root, path).split(sep)[0] ?? "";
-    cpSync(root, workDir, { recursive: true, filter: (path) => path === root || project.test(top(path)) });
-    symlinkSync(join(root, "node_modules"), join(workDir, "node_modules"));
+    const top = (path: string) => relative(programDir, path).split(sep)[0] ?? "";
+    cpSync(programDir, workDir, { recursive: true, filter: (path) => path === programDir || project.test(top(path)) });
+    symlinkSync(join(programDir, "node_modules"), join(workDir, "node_modules"));
     const envVars = {
       PULUMI_BACKEND_URL: `file://${backend}`,
       PULUMI_CONFIG_PASSPHRASE: "of a stack that lives for a minute",

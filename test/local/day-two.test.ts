@@ -7,12 +7,11 @@ import * as pulumi from "@pulumi/pulumi";
 import { cloud } from "../../components/cloud-assistant";
 import { ports } from "../../consul/config";
 import { isNewer } from "../../consul/quorum";
-import { findConsul, versionOf } from "../../local/consul-binary";
+import { versionOf } from "../../local/consul-binary";
 import { Resolver, Stream } from "../../local/load";
-import { stackConfig } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { buildTool } from "../../tools/build";
-import { eventually } from "./kube-cluster";
+import { consulOf, eventually } from "./kube-cluster";
 import { Rollout } from "./rollout";
 
 const config = onLoopback("127.47.0");
@@ -111,9 +110,8 @@ describe("day two, on a cluster of this machine", function () {
     this.timeout(1_800_000); // the first build of Consul
     dir = mkdtempSync(join(tmpdir(), "day-two-"));
     previous = await buildTool("consul-previous", console.error);
-    const { "consul:version": version = "", "consul:downloadMirror": downloadMirror = "" } = stackConfig("local");
-    wanted = version;
-    consul = await findConsul({ version, downloadMirror, downloadSha256: "" }, { progress: console.error });
+    consul = await consulOf("local");
+    wanted = await versionOf(consul);
     const onCrash = (reason: string) => void crashes.push(reason);
     const before = { ...config, "consul:version": await versionOf(previous) };
     cluster = await startCluster({ dir: join(dir, "run"), config: before, binary: previous, onCrash });

@@ -1,7 +1,7 @@
 import * as k8s from "@kubernetes/client-node";
 import { deepEqual, equal } from "assert/strict";
 import { stubDomain } from "../../consul/dns";
-import { Kube, kubeUnavailable, startKube } from "./kube";
+import { Kube, startKubeOrSkip } from "./kube";
 
 const stub = stubDomain({ address: "10.96.0.53", port: 53 });
 const corefile = ".:53 {\n    errors\n    kubernetes cluster.local\n    forward . /etc/resolv.conf\n}\n";
@@ -12,13 +12,7 @@ describe("the patch for CoreDNS", function () {
   let kube: Kube;
 
   before(async function () {
-    this.timeout(3_600_000);
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.log(`    skipped: ${reason}`);
-      this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     await kube.apply([
       {
         apiVersion: "v1",

@@ -2,7 +2,7 @@ import * as k8s from "@kubernetes/client-node";
 import { deepEqual, equal } from "assert/strict";
 import { rmSync } from "fs";
 import { exampleElsewhere, runExample } from "../program/example";
-import { Kube, kubeUnavailable, startKube } from "./kube";
+import { Kube, startKubeOrSkip } from "./kube";
 import { Manifest } from "./kube-objects";
 
 /** The example's stack on a real API server: everything is accepted as it is, the Job runs, the pods come up. */
@@ -12,14 +12,8 @@ describe("the example's stack on Kubernetes", function () {
   let directory = "";
 
   before(async function () {
-    this.timeout(3_600_000);
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.log(`    skipped: ${reason}`);
-      this.skip();
-    }
+    kube = await startKubeOrSkip(this);
     directory = exampleElsewhere();
-    kube = await startKube();
   });
   after(async () => {
     // Not started where the level is skipped.

@@ -1,3 +1,5 @@
+import type { Registered } from "../../local/program";
+
 /** An object of Kubernetes as it goes over the wire. */
 export interface Manifest {
   readonly apiVersion: string;
@@ -9,6 +11,11 @@ export interface Manifest {
     readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly [field: string]: unknown;
+}
+
+/** Whether what a program registers is an object of Kubernetes: its inputs are the manifest then. */
+export function isKubernetesObject({ type, custom }: Registered): boolean {
+  return custom && type.startsWith("kubernetes:");
 }
 
 export const zones = ["cn-hangzhou-h", "cn-hangzhou-i", "cn-hangzhou-j"] as const;

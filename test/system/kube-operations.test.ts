@@ -7,8 +7,8 @@ import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
 import { runFixture } from "../program/fixtures";
-import { Kube, kubeUnavailable, startKube } from "./kube";
-import { Manifest, zonedVolumes } from "./kube-objects";
+import { Kube, startKubeOrSkip } from "./kube";
+import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 
 // Applications, backups and monitoring, on a real API server that has the real definitions of Prometheus' operator.
 
@@ -34,9 +34,7 @@ async function objects(stack: "prod" | "dev", settings: Record<string, unknown>,
     for (const [key, value] of Object.entries(settings)) config[`consul:${key}`] = JSON.stringify(value);
     for (const key of without) Reflect.deleteProperty(config, `consul:${key}`);
   });
-  return resources
-    .filter(({ type, custom }) => custom && type.startsWith("kubernetes:"))
-    .map(({ inputs }) => inputs as unknown as Manifest);
+  return resources.filter(isKubernetesObject).map(({ inputs }) => inputs as unknown as Manifest);
 }
 
 describe("applications, backups and monitoring, on a real API server", function () {
@@ -44,13 +42,7 @@ describe("applications, backups and monitoring, on a real API server", function 
   let kube: Kube;
 
   before(async function () {
-    this.timeout("40m"); // a fresh machine builds Kubernetes first
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     await kube.apply([...(await definitions()), ...["shop", "ops"].map(namespaceOf)]);
     await kube.waitFor("the operator's kinds are served", async () => {
       const api = kube.kubeconfig.makeApiClient(k8s.CustomObjectsApi);

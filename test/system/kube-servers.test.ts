@@ -1,9 +1,8 @@
 import * as k8s from "@kubernetes/client-node";
 import assert from "assert/strict";
-import { Registered } from "../../local/program";
 import { edit, runFixture } from "../program/fixtures";
-import { Kube, kubeUnavailable, startKube } from "./kube";
-import { Manifest, zonedVolumes } from "./kube-objects";
+import { Kube, startKubeOrSkip } from "./kube";
+import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 
 // What Pulumi.dev.yaml puts into the cluster for its servers, on a real API server with its controllers and scheduler.
 
@@ -27,8 +26,7 @@ async function describeDev(
     Object.assign(config, settings);
     edit(config, "servers", change);
   });
-  const isObject = ({ type, custom }: Registered) => custom && type.startsWith("kubernetes:");
-  const objects = resources.filter(isObject);
+  const objects = resources.filter(isKubernetesObject);
   return {
     objects: objects.map(({ inputs }) => strict(inputs as unknown as Manifest)),
     kept: objects
@@ -74,13 +72,7 @@ describe("servers in the cluster, on a real API server", function () {
   };
 
   before(async function () {
-    this.timeout("40m"); // a fresh machine builds Kubernetes first
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     core = kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
     apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
     await kube.apply(zonedVolumes(storageClass, "20Gi", 2));

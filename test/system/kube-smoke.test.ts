@@ -5,7 +5,7 @@ import { once } from "events";
 import { existsSync, readdirSync, readFileSync, rmSync } from "fs";
 import { dirname } from "path";
 import { createInterface } from "readline";
-import { Kube, kubeUnavailable, startKube } from "./kube";
+import { Kube, startKubeOrSkip } from "./kube";
 import { Manifest, realNodes, zonedVolumes } from "./kube-objects";
 
 const namespace = "smoke";
@@ -118,13 +118,7 @@ describe("the Kubernetes cluster of the tests", function () {
   };
 
   before(async function () {
-    this.timeout("40m"); // a fresh machine builds Kubernetes first
-    const reason = await kubeUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     core = kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
     apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
     assert.deepEqual(await kube.apply([inNamespace(namespace, "privileged")]), []);

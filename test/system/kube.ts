@@ -76,6 +76,17 @@ export async function kubeUnavailable(progress: Progress = console.error): Promi
   }
 }
 
+/** For a `before` hook: starts a cluster, or skips what follows and says why. */
+export async function startKubeOrSkip(context: Mocha.Context): Promise<Kube> {
+  context.timeout("40m"); // a fresh machine builds Kubernetes first
+  const reason = await kubeUnavailable();
+  if (reason !== undefined) {
+    console.error(`skipped: ${reason}`);
+    context.skip();
+  }
+  return startKube();
+}
+
 /** Starts a cluster and waits until all its nodes are ready. */
 export async function startKube(
   pace: Pace = { start: 300, stop: 200, work: 300 },

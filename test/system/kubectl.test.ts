@@ -2,8 +2,8 @@ import { deepEqual, equal, ok } from "assert/strict";
 import { parseArgs } from "util";
 import { documented } from "../documents";
 import { runFixture } from "../program/fixtures";
-import { Kube, kubeUnavailable, startKube } from "./kube";
-import { Manifest, realNodes, zonedVolumes } from "./kube-objects";
+import { Kube, startKubeOrSkip } from "./kube";
+import { isKubernetesObject, Manifest, realNodes, zonedVolumes } from "./kube-objects";
 
 // What the documents have people delete with kubectl, on a real API server with the objects of dev. There is no kubectl
 // here: each command is read and asked of the API as kubectl does. What it runs in containers is run by the local level.
@@ -40,19 +40,11 @@ describe("what the documents delete with kubectl, on a real API server", functio
     .filter((command) => /^kubectl .*\bdelete /.test(command));
 
   before(async function () {
-    this.timeout("40m"); // a fresh machine builds Kubernetes first
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     const { resources } = await runFixture("dev", (config) => {
       config["consul:apps"] = JSON.stringify([{ name: "orders", namespace: "shop" }]);
     });
-    const objects = resources
-      .filter(({ type, custom }) => custom && type.startsWith("kubernetes:"))
-      .map(({ inputs }) => inputs as unknown as Manifest);
+    const objects = resources.filter(isKubernetesObject).map(({ inputs }) => inputs as unknown as Manifest);
     const shop: Manifest = { apiVersion: "v1", kind: "Namespace", metadata: { name: "shop" } };
     // The agents of seed 000, as far as names matter here.
     const labels = { app: "consul", component: "client" };
@@ -83,11 +75,18 @@ describe("what the documents delete with kubectl, on a real API server", functio
 
   async function matching({ kind, namespace, labels }: { kind: string; namespace: string; labels?: string }) {
     const { apiVersion, kind: name } = typeOf(kind);
-    const found = await kube.objects.list(apiVersion, name, namespace, ...none(4), labels);
+    const found = await kube.objects.list(
+      apiVersion,
+      name,
+      namespace,
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+      labels,
+    );
     return found.items;
   }
-  const none = (count: number) =>
-    Array<undefined>(count).fill(undefined) as [undefined, undefined, undefined, undefined];
 
   /** Does what the command would, and says the names of what it deleted. */
   async function run(command: string): Promise<string[]> {

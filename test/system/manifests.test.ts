@@ -1,9 +1,8 @@
 import * as k8s from "@kubernetes/client-node";
 import assert from "assert/strict";
-import { Registered } from "../../local/program";
 import { edit, runFixture } from "../program/fixtures";
-import { Kube, kubeUnavailable, startKube } from "./kube";
-import { Manifest, realNodes } from "./kube-objects";
+import { Kube, startKubeOrSkip } from "./kube";
+import { isKubernetesObject, Manifest, realNodes } from "./kube-objects";
 
 // What Pulumi.prod.yaml and Pulumi.prod-cluster-b.yaml put into a cluster, on a real API server with its controllers and
 // scheduler; in the end the same checks, to see that each of them can fail. Servers in the cluster: kube-servers.test.ts.
@@ -23,10 +22,9 @@ async function describeStack(stack: string, settings: Readonly<Record<string, st
     edit(config, "agents", (agents) => (agents.updatePace = { maxUnavailable: 1, minReadySeconds: 1 }));
     Object.assign(config, settings);
   });
-  const isObject = ({ type, custom }: Registered) => custom && type.startsWith("kubernetes:");
   const sensitive = Object.values(outputs).flatMap(({ value, secret }) => (secret ? [String(value)] : []));
   return {
-    objects: resources.filter(isObject).map(({ inputs }) => inputs as unknown as Manifest),
+    objects: resources.filter(isKubernetesObject).map(({ inputs }) => inputs as unknown as Manifest),
     secrets: new Set([...secrets, ...sensitive]),
   };
 }
@@ -182,13 +180,7 @@ describe("agents in the cluster, on a real API server", function () {
   const empty = ["ConfigMap kube-root-ca.crt", "ServiceAccount default"];
 
   before(async function () {
-    this.timeout("40m"); // a fresh machine builds Kubernetes first
-    const reason = await kubeUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
-    kube = await startKube();
+    kube = await startKubeOrSkip(this);
     core = kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
     apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
     prod = await describeStack("prod");
