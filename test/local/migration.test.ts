@@ -10,6 +10,7 @@ import { checks } from "../../local/check";
 import { NodeProcess } from "../../local/processes";
 import { Cluster, onLoopback } from "../../local/supervisor";
 import { ask } from "./dns-client";
+import { Rollout } from "./rollout";
 
 const prefix = "127.37.0";
 const handMade = [1, 2, 3].map((n) => ({ name: `aly-consul-0${n}`, address: `${prefix}.${n}` }));
@@ -157,28 +158,22 @@ describe("moving a hand-made cluster", function () {
     deepEqual(failures, [], "lookups that failed");
   });
 
-  /** Restarts our servers one after another as `pulumi up` does: the next one only when all are healthy voters. */
-  async function roll(config: Readonly<Record<string, string>>): Promise<void> {
-    await cluster.update(config);
-    for (const name of ["server-1", "server-2", "server-3"]) {
-      await allWell();
-      if ((await cluster.leaderName()) === name) {
-        const heir = (await raft(cluster.api(name))).find(({ Node }) => Node !== name);
-        // The first try may go over a connection to what was there before the heir was restarted.
-        await cluster.until("the leadership cannot be handed over", () =>
-          cluster.api(name).request("POST", `operator/raft/transfer-leader?id=${heir?.ID ?? ""}`),
-        );
-      }
-      await cluster.restart(name);
-    }
-    await allWell();
-  }
   const allWell = () =>
     cluster.until("not every server is a healthy voter", async () => {
       type Health = { Healthy: boolean; Servers: { Healthy: boolean; Voter: boolean }[] };
       const { Servers } = await cluster.api(await cluster.leaderName()).get<Health>("operator/autopilot/health");
       ok(Servers.length >= 3 && Servers.every(({ Healthy, Voter }) => Healthy && Voter));
     });
+
+  /** What `pulumi up` does from step 5 on, when every node is ours. */
+  let rollout: Rollout;
+  async function up(change: Readonly<Record<string, string | undefined>>): Promise<void> {
+    await rollout.up(change, (node) => {
+      replacing = node;
+      return Promise.resolve();
+    });
+    replacing = undefined;
+  }
 
   it("1. our servers join the old ones, with their key, and become voters of the same cluster", async () => {
     for (const name of ["server-1", "server-2", "server-3"]) cluster.start(name);
@@ -241,47 +236,39 @@ describe("moving a hand-made cluster", function () {
   }
 
   it("5. our servers use TLS among themselves, one after another", async () => {
-    await roll({ "consul:migration": JSON.stringify({ tls: "use" }) });
+    rollout = new Rollout(cluster);
+    await up({ "consul:migration": JSON.stringify({ tls: "use" }) });
   });
 
   it("6. and then demand it: the hand-made configuration gets in no more", async () => {
-    await cluster.update({ "consul:migration": undefined });
-    await roll({});
+    await up({ "consul:migration": undefined });
     const address = `${prefix}.31`;
     startOld("intruder", {
       ...seedConfig(address, join(directory, "intruder"), { agent: oldAgentToken }),
       ...{ node_name: "intruder", retry_join: [`${prefix}.11`] },
     });
-    const intruder = new Api(`http://${address}:${ports.http}`, oldManagement);
-    const refused = () => rejects(intruder.get("catalog/nodes"), /No known Consul servers|rpc error|primary-dc-down/);
-    await cluster.until("it does not even start", refused);
-    await sleep(3000);
-    // It knows the gossip key, which was published; RPC is refused all the same, and so it can check no token.
-    await refused();
-    await old.get("intruder")?.end("SIGTERM");
+    // Its agent asks one server after another for 7 s and more before it says that none answers: ten are not enough.
+    const intruder = new Api(`http://${address}:${ports.http}`, oldManagement, 60_000);
+    const refused = () => rejects(intruder.get("catalog/nodes"), /No known Consul servers|rpc error making call/);
+    try {
+      await cluster.until("it does not even start", refused);
+      await sleep(3000);
+      // It knows the gossip key, which was published; RPC is refused all the same, and so it can check no token.
+      await refused();
+    } finally {
+      await old.get("intruder")?.end("SIGTERM");
+    }
   });
 
   it("7. the published gossip key is replaced by one that nobody has seen", async () => {
-    await cluster.update({ "consul:gossip": JSON.stringify({ generation: 2 }) });
-    const file = cluster.node("server-1").files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "";
-    const Key = (JSON.parse(file) as { encrypt: string }).encrypt;
-    ok(Key !== publishedKey);
-    const keyring = (method: string, body: object) =>
-      cluster.api("server-1").request(method, "operator/keyring", JSON.stringify(body));
-    await keyring("POST", { Key });
-    await keyring("PUT", { Key });
-    await roll({});
-    for (const { node } of hosts) {
-      replacing = node;
-      await cluster.restart(node);
-      await cluster.ready();
-      replacing = undefined;
-    }
-    await keyring("DELETE", { Key: publishedKey });
+    await up({ "consul:gossip": JSON.stringify({ generation: 2 }) });
     const rings = await cluster
       .api("server-1")
       .get<{ Keys: Record<string, number>; Segment: string; WAN: boolean }[]>("operator/keyring");
-    for (const { Keys } of rings) deepEqual(Object.keys(Keys), [Key]);
+    const file = cluster.node("server-1").files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "";
+    const { encrypt } = JSON.parse(file) as { encrypt: string };
+    ok(encrypt !== publishedKey);
+    for (const { Keys } of rings) deepEqual(Object.keys(Keys), [encrypt]);
   });
 
   it("8. the old tokens are revoked, and what is there is exactly our cluster, with the old one's data", async () => {

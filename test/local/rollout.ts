@@ -126,7 +126,7 @@ export class Rollout {
 
   /** Applies changed settings. @throws what the gate throws; what was done before stays, and the next call goes on */
   async up(
-    change: Readonly<Record<string, string>>,
+    change: Readonly<Record<string, string | undefined>>,
     beforeEach: (node: string) => Promise<void> = () => Promise.resolve(),
   ): Promise<void> {
     const { cluster } = this;
