@@ -1,6 +1,5 @@
 import { spawn } from "child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
-import { tmpdir } from "os";
+import { mkdirSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { Cloud, cloud, Machine, Outcome } from "../../components/cloud-assistant";
@@ -15,9 +14,11 @@ import { loadSettings } from "../../settings";
  * word for word but for the addresses and files of a machine.
  */
 export class LocalCloud implements Cloud {
-  private readonly aclDir = mkdtempSync(join(tmpdir(), "acl-"));
-
   constructor(private readonly cluster: Cluster) {}
+
+  private get aclDir(): string {
+    return join(this.cluster.dir, "acl");
+  }
 
   private get servers(): string[] {
     return this.cluster.nodes.filter(({ role }) => role === "server").map(({ name }) => name);
@@ -35,7 +36,7 @@ export class LocalCloud implements Cloud {
 
   /** What user data leaves on a machine for the script that keeps policies and tokens. */
   writeAcl(objects: readonly AclObject[]): void {
-    rmSync(this.aclDir, { recursive: true });
+    rmSync(this.aclDir, { recursive: true, force: true });
     mkdirSync(this.aclDir);
     writeFileSync(join(this.aclDir, "acl.sh"), aclScript, { mode: 0o700 });
     for (const { file, content } of objects) writeFileSync(join(this.aclDir, file), content, { mode: 0o600 });
