@@ -57,6 +57,8 @@ const runs: readonly (readonly [RegExp, string, string])[] = [
   [/^systemctl start consul-snapshot$/, "test/system/machine-snapshots.test.ts", "systemctl start consul-snapshot"],
   [/^systemctl list-timers /, "test/system/machine-snapshots.test.ts", "systemctl list-timers"],
   [/^journalctl -u /, "test/system/machine.ts", "journalctl"],
+  // Downloads the CLI, which no registry has and nothing here may need.
+  [/^npx pulumi$/, "README.md", "`npx pulumi` downloads it"],
   // What people did before, and not what is to be done.
   [/^docker run$/, "README.md", "before (five write-ups)"],
 ];
