@@ -1,5 +1,7 @@
 # Before a server stops for good reasons: before-stop.sh ADDRESS. Waits until the cluster can do without it, then hands
 # the leadership over, so that writes go on. After BEFORE_STOP_DEADLINE seconds it says so and lets it stop all the same.
+# A server beyond the number that roll.sh has told autopilot leaves for good: raft shrinks with it, and agents turn to
+# the others at once. Kubernetes takes those, and one more for its new revision, all at the same time.
 deadline=$(($(date +%s) + ${BEFORE_STOP_DEADLINE:-60}))
 API_SECONDS=3
 self="\"$1:8300\""
@@ -12,6 +14,12 @@ other_leads() {
 
 # A server that takes no part is not missed by anybody.
 case $(api GET status/peers 2>/dev/null || :) in *"$self"*) ;; *) exit 0 ;; esac
+wanted=$(api GET operator/autopilot/configuration | sed -nE 's/.*"MinQuorum":([1-9][0-9]*).*/\1/p')
+if [ -n "$wanted" ] && [ "${POD_NAME##*-}" -ge "$wanted" ]; then
+  # It may end before it has answered.
+  API_SECONDS=60 api PUT agent/leave >/dev/null 2>&1 || :
+  exit 0
+fi
 until tolerant; do
   if late; then
     echo "before-stop: this server stops although another one is missing" >&2

@@ -58,20 +58,4 @@ settings=$(mktemp)
 printf '%s' "$answer" | sed "s/\"MinQuorum\":[0-9]*/\"MinQuorum\":$#/" >"$settings"
 api PUT operator/autopilot/configuration "$settings" >/dev/null
 
-# Servers that are too many leave raft first: Kubernetes takes them, and one more for its new revision, all at once.
-# Prints ORDINAL ID LEADS for each server in raft, from the ordinal given on.
-in_raft() {
-  until raft=$(api GET operator/raft/configuration) && [ "${raft#\{}" != "$raft" ]; do sleep 1; done
-  printf '%s\n' "$raft" | sed 's/{"ID"/\n{"ID"/g' |
-    sed -nE 's/^\{"ID":"([^"]*)","Node":"consul-server-([0-9]+)".*"Leader":(true|false).*/\2 \1 \3/p' | sort -n |
-    while read -r ordinal id leads; do [ "$ordinal" -lt "$1" ] || echo "$ordinal $id $leads"; done
-}
-while going=$(in_raft $#) && [ -n "$going" ]; do
-  echo "$going" | while read -r ordinal id leads; do
-    heir=$(in_raft 0 | sed -n 's/^0 \([^ ]*\) .*/\1/p')
-    [ "$leads" = false ] || api POST "operator/raft/transfer-leader?id=$heir" >/dev/null
-    api DELETE "operator/raft/peer?id=$id" >/dev/null
-    echo "roll: consul-server-$ordinal leaves raft"
-  done
-done
 exec sh "$(dirname "$0")/keyring.sh" use "$key_file"
