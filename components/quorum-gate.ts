@@ -137,15 +137,15 @@ export class QuorumGate {
         const refusal = refusedVersion(version, this.args.settings.version);
         if (refusal !== undefined) throw new RefusedError(refusal);
       }
-      const peers = machines.filter(({ name }) => name !== server);
+      const peers = machines.filter(({ name, status }) => name !== server && status === "Running");
       const late = newSigner ? await this.behind(peers) : [];
       if (late.length > 0) return [`these nodes do not trust the new authority yet: ${late.join(", ")}`];
       if (!keyInUse) await this.useGossipKey(peers);
       keyInUse = true;
       if (verdict.leader !== server) return [];
       // To the one updated just before, so that leadership moves as rarely as can be.
-      const { servers } = this.args;
-      const heir = servers.filter((name) => name !== server).at(servers.indexOf(server) - 1) ?? "";
+      const others = peers.map(({ name }) => name);
+      const heir = others.at(this.args.servers.indexOf(server) - 1) ?? "";
       await this.onOne(peers, machineCommand(["hand-over.sh", verdict.raftIds.get(heir) ?? ""]));
       return [`leadership goes to ${heir}`];
     });
@@ -211,9 +211,10 @@ export class QuorumGate {
   }
 
   private async look(machines: readonly Machine[], goes: string | undefined): Promise<Server[]> {
-    const asked = machines.filter(({ name }) => name !== goes).map(({ id }) => id);
-    // A machine that does not run is reason enough; the others need not be asked, and the cloud would refuse to.
-    const outcomes = machines.every(({ status }) => status === "Running")
+    const asked = machines.filter(({ name, status }) => name !== goes && status === "Running").map(({ id }) => id);
+    // A machine that does not run is reason enough; the others need not be asked. Whether one that is missing was ever
+    // there, they know.
+    const outcomes = machines.every(({ status }) => ["Running", "missing"].includes(status))
       ? await this.connect().run(asked, machineCommand(["quorum.sh", ...quorumArguments]))
       : undefined;
     return machines.map((machine) => {

@@ -61,10 +61,12 @@ export type Verdict =
  * Whether `goes` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
  * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
  * enough: a server that has just come back is alive for a while before it has a vote or the data (reference/consul.md
- * §3). Nor may `goes` itself be down: a change is not the moment to lose sight of an earlier problem. `guests` are
- * addresses of servers that are not ours and may be in raft: those of a cluster that is being moved.
+ * §3). Nor may `goes` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
+ * yet to be made, when three become five, do not count before all is to be well. `guests` are addresses of servers that
+ * are not ours and may be in raft: those of a cluster that is being moved.
  */
-export function assess(servers: readonly Server[], goes?: string, guests: readonly string[] = []): Verdict {
+export function assess(all: readonly Server[], goes?: string, guests: readonly string[] = []): Verdict {
+  const servers = goes === undefined ? all : made(all);
   const down = servers.filter(({ machine }) => machine && machine.status !== "Running");
   if (down.length > 0) {
     return { ok: false, final: down.some(({ machine }) => isFinal(machine)), reasons: down.map(whyDown) };
@@ -88,6 +90,18 @@ export function assess(servers: readonly Server[], goes?: string, guests: readon
     raftIds: new Map(raft.map(({ Node, ID }) => [Node, ID])),
     versions: new Map(last[0]?.health?.Servers.map(({ Name, Version }) => [Name, Version])),
   };
+}
+
+/**
+ * Without those that were never there: no machine, and unknown to raft, which still knows one that was lost. Fewer than
+ * three carry nothing when one of them goes; all count then.
+ */
+function made(servers: readonly Server[]): readonly Server[] {
+  const looks = servers.flatMap(({ view }) => (view && "samples" in view ? view.samples : []));
+  const unknown = (name: string) =>
+    looks.length > 0 && looks.every(({ raft }) => raft?.Servers.every(({ Node }) => Node !== name));
+  const there = servers.filter(({ name, machine }) => machine?.status !== "missing" || !unknown(name));
+  return there.length < 3 ? servers : there;
 }
 
 /** Whether a machine stays as it is unless somebody does something. */

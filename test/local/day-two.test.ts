@@ -247,6 +247,33 @@ describe("day two, on a cluster of this machine", function () {
     deepEqual(Object.values((await keyring()).Keys), [6]);
   });
 
+  it("makes five servers of three, and three of five again", async () => {
+    type Peers = { Servers: { Node: string; Voter: boolean }[] };
+    const raft = async () => {
+      const { Servers } = await cluster.api("server-1").get<Peers>("operator/raft/configuration");
+      return Servers.map(({ Node, Voter }) => `${Node} ${Voter}`).sort();
+    };
+    const voters = (count: number) => Array.from({ length: count }, (_, i) => `server-${i + 1} true`);
+    const servers = (count: number) => ({ "consul:servers": onLoopback("127.47.0", count)["consul:servers"] ?? "" });
+    const order: string[] = [];
+    await under(servers(5), (node) => Promise.resolve(void order.push(node)));
+    deepEqual(order.slice(0, 5), ["server-1", "server-2", "server-3", "server-4", "server-5"]);
+    deepEqual(await raft(), voters(5));
+
+    // docs/operations.md: tell autopilot; those that are to go leave first.
+    const autopilot = await cluster.api("server-1").get<object>("operator/autopilot/configuration");
+    await cluster.api("server-1").put("operator/autopilot/configuration", { ...autopilot, MinQuorum: 5 });
+    for (const name of ["server-4", "server-5"]) {
+      await cluster.api(name).put("agent/leave");
+      await eventually(`${name} has ended`, () => {
+        equal(cluster.pid(name), undefined);
+      });
+    }
+    equal(crashes.splice(0).length, 2);
+    await under(servers(3));
+    deepEqual(await raft(), voters(3));
+  });
+
   it("replaces the agents' token: the new one first, then the roll, then the old one goes", async () => {
     const [old] = await agentsTokens();
     const oldSecret = cluster.agentToken;

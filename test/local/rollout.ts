@@ -1,5 +1,5 @@
 import { spawn } from "child_process";
-import { mkdirSync, rmSync, writeFileSync } from "fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { Cloud, cloud, Machine, Outcome } from "../../components/cloud-assistant";
@@ -26,7 +26,9 @@ export class LocalCloud implements Cloud {
 
   machines(): Promise<Machine[]> {
     const status = (name: string) => (this.cluster.pid(name) === undefined ? "Stopped" : "Running");
-    return Promise.resolve(this.servers.map((name) => ({ id: `i-${name}`, name, status: status(name) })));
+    // One that was never started has no machine.
+    const made = this.servers.filter((name) => existsSync(join(this.cluster.dir, name)));
+    return Promise.resolve(made.map((name) => ({ id: `i-${name}`, name, status: status(name) })));
   }
 
   async run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
@@ -143,7 +145,9 @@ export class Rollout {
     for (const { name, role } of changed) {
       await beforeEach(name);
       const began = Date.now();
-      if (role === "server") {
+      if (!this.files.has(name)) {
+        cluster.start(name);
+      } else if (role === "server") {
         await gate.hook(name).callback({
           ...{ urn: "", id: `i-${name}`, name, type: "" },
           oldInputs: { tags: this.tags, userData: pulumi.secret(this.files.get(name)) },

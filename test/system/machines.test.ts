@@ -307,6 +307,18 @@ describe("machines from the program's user data", function () {
     assert.equal((await one.exec(`echo $$ >${group} && ${ask}`)).stdout, "000");
   });
 
+  it("leave for good where that is wanted, and stay away until they are started", async () => {
+    const last = machines.at(-1) ?? assert.fail("no machine");
+    await last.run(`${asManager} consul leave && systemctl stop consul`);
+    const voters = `test "$(${asManager} consul operator raft list-peers | grep -cw true)" = 2`;
+    await one.until(voters);
+    // Longer than systemd waits before it starts a service again.
+    assert.notEqual((await last.exec("sleep 7; systemctl is-active consul")).code, 0);
+    await one.run(voters);
+    await last.run("systemctl start consul");
+    await healthy(one);
+  });
+
   it("rejoin after a reboot with the same node id and the same data", async () => {
     const id = await nodeId(three);
     const peers = await one.run(`${asManager} consul operator raft list-peers | awk '{ print $1, $2, $3 }' | sort`);

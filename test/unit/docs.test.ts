@@ -54,6 +54,7 @@ const runs: readonly (readonly [RegExp, string, string])[] = [
   [/^kubectl -n consul port-forward consul-server-0 8500$/, "test/local/kube-servers.test.ts", "http://127.0.0.1:8500"],
   [/^aliyun ecs RunCommand .*'systemctl restart consul-acl'/, "test/unit/cloud-assistant.test.ts", "RunCommand"],
   [/^systemctl (restart|status) consul-acl$/, "test/system/machines.test.ts", "systemctl restart consul-acl"],
+  [/^systemctl stop consul$/, "test/system/machines.test.ts", "consul leave && systemctl stop consul"],
   [/^systemctl start consul-snapshot$/, "test/system/machine-snapshots.test.ts", "systemctl start consul-snapshot"],
   [/^systemctl list-timers /, "test/system/machine-snapshots.test.ts", "systemctl list-timers"],
   [/^journalctl -u /, "test/system/machine.ts", "journalctl"],

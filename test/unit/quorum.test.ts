@@ -37,6 +37,38 @@ describe("whether a server may go down", () => {
     ok(!assess(servers).ok);
   });
 
+  describe("when three are to become five", () => {
+    const missing = (name: string): Server => ({ name, machine: { id: "none", status: "missing" } });
+    const five = (servers = wellServers()) => [...servers, missing("consul-4"), missing("consul-5")];
+
+    it("may, while two are yet to be made", () => {
+      for (const goes of names) ok(assess(five(), goes).ok);
+    });
+
+    it("are not all well before these are there", () => {
+      equal(reasons(assess(five())).join("\n"), "consul-4 has no machine: none\nconsul-5 has no machine: none");
+    });
+
+    it("may not, where one of them was there and was lost: raft still counts it", () => {
+      const lost = { ID: "id-5", Node: "consul-5", Address: "10.0.0.5:8300", Leader: false, Voter: true, LastIndex: 0 };
+      const known = wellServers((look) => look.raft?.Servers.push(lost));
+      match(reasons(assess(five(known), "consul-1")).join("\n"), /consul-5 has no machine/);
+    });
+
+    it("may not, where fewer than three are left", () => {
+      const two = wellServers((look) => look.raft?.Servers.splice(1, 1)).filter(({ name }) => name !== "consul-2");
+      const verdict = assess([...two, missing("consul-2")], "consul-1");
+      deepEqual(reasons(verdict), ["consul-2 has no machine: none"]);
+    });
+
+    it("may not, where nobody says whom raft knows", () => {
+      const blind = wellServers((look) => (look.raft = null));
+      match(reasons(assess(five(blind), "consul-1")).join("\n"), /consul-4 has no machine/);
+      const silent = wellServers().map(({ name, machine }) => ({ name, machine }));
+      match(reasons(assess(five(silent), "consul-1")).join("\n"), /consul-4 has no machine/);
+    });
+  });
+
   /** What is wrong, how the servers look then, who is to go down, what is said. */
   const table: [string, (servers: Server[]) => Server[], string | undefined, RegExp][] = [];
   const looks = (
