@@ -77,7 +77,7 @@ export function assess(all: readonly Server[], goes?: string, guests: readonly s
   const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, guests));
   if (doubts.length > 0) return { ok: false, final: false, reasons: explain(doubts, servers) };
 
-  const last = asked.map(({ view }) => (view && "samples" in view ? view.samples.at(-1) : undefined));
+  const last = asked.map(({ view }) => samplesOf(view).at(-1));
   const leaders = [...new Set(last.map((sample) => sample?.leader))];
   const raft = last[0]?.raft?.Servers ?? [];
   const leader = raft.find(({ Address }) => Address === leaders[0])?.Node;
@@ -97,7 +97,7 @@ export function assess(all: readonly Server[], goes?: string, guests: readonly s
  * three carry nothing when one of them goes; all count then.
  */
 function made(servers: readonly Server[]): readonly Server[] {
-  const looks = servers.flatMap(({ view }) => (view && "samples" in view ? view.samples : []));
+  const looks = servers.flatMap(({ view }) => samplesOf(view));
   const unknown = (name: string) =>
     looks.length > 0 && looks.every(({ raft }) => raft?.Servers.every(({ Node }) => Node !== name));
   const there = servers.filter(({ name, machine }) => machine?.status !== "missing" || !unknown(name));
@@ -114,6 +114,10 @@ function whyDown({ name, machine }: Server): string {
   if (status === "missing") return `${name} has no machine: ${id}`;
   const start = status === "Stopped" ? `: start it with \`aliyun ecs StartInstance --InstanceId ${id}\`` : "";
   return `${name} (${id}) is ${status}${start}`;
+}
+
+function samplesOf(view: View | undefined): readonly Sample[] {
+  return view && "samples" in view ? view.samples : [];
 }
 
 /** The server that is doubted, and why. */
@@ -141,8 +145,7 @@ function silence(view: View | undefined): string[] {
 
 /** What speaks against relying on the servers, by one's own account and by what it sees of all. */
 function doubtsOf({ name, view }: Server, servers: readonly Server[], guests: readonly string[]): Doubt[] {
-  if (view === undefined || "problem" in view) return [];
-  return view.samples.flatMap(({ health, raft, members, self }) => {
+  return samplesOf(view).flatMap(({ health, raft, members, self }) => {
     const found: Doubt[] = [];
     const voters = raft?.Servers ?? [];
     if (!["Leader", "Follower"].includes(self?.state ?? "")) {
