@@ -29,6 +29,6 @@ module.exports = tseslint.config(
     files: ["components/**", "stacks/**", "examples/**"],
     rules: { "no-new": "off" },
   },
-  { files: ["local/**", "bench/**", "tools/**", "test/**", "examples/*/app/**"], rules: { "no-console": "off" } },
+  { files: ["local/**", "lab/**", "tools/**", "test/**", "examples/*/app/**"], rules: { "no-console": "off" } },
   { files: ["**/*.js", "**/*.cjs", "**/*.mjs"], ...tseslint.configs.disableTypeChecked },
 );

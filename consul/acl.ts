@@ -1,6 +1,4 @@
 import { createHash } from "crypto";
-import { readFileSync } from "fs";
-import { join } from "path";
 import { stableJson } from "./node";
 
 /** One object of Consul's ACL system as its HTTP API takes it, and the file name it travels under. */
@@ -82,9 +80,3 @@ export function serverAclObjects(acl: ServerAcl): AclObject[] {
     ...acl.agents.map((secret) => token(secret, "Agents", { Policies: [{ Name: "agents" }] })),
   ];
 }
-
-/**
- * The script that puts a directory of ACL objects in place through one server's HTTP API, as often as it is run.
- * `acl.sh DIRECTORY`, with CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN_FILE and, for HTTPS, CONSUL_CACERT.
- */
-export const aclScript = readFileSync(join(__dirname, "scripts", "acl.sh"), "utf8");

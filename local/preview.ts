@@ -5,8 +5,8 @@ import { stringify } from "yaml";
 import { stableJson } from "../consul/node";
 import { tokenUuid } from "../consul/secrets";
 import { Seen, Violation, violations } from "../policy/rules";
-import { expectedFile, snapshot } from "../test/program/expected";
-import { runFixture } from "../test/program/fixtures";
+import { expectedFile, snapshot } from "./expected";
+import { runFixture } from "./offline";
 import { programDir, Registered } from "./program";
 
 const usage = `npm run preview -- STACK [--brief] [--json]

@@ -3,7 +3,7 @@ import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
-import { Cloud, cloud } from "../components/cloud-assistant";
+import { Cloud, cloud } from "../components/ecs/cloud";
 
 /** The directory of the program, where index.ts and Pulumi.yaml are. */
 export const programDir = join(__dirname, "..");

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from "fs";
 import { resolve } from "path";
-import { LocalNode } from "../components/local-nodes";
+import { LocalNode } from "../components/local/nodes";
 import type { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
 import type { ConsulNode } from "../consul/node";

@@ -1,11 +1,11 @@
 import { SecurityGroupRule } from "@pulumi/alicloud/ecs/securityGroupRule";
 import * as pulumi from "@pulumi/pulumi";
-import { ClusterDns } from "../components/cluster-dns";
-import { agentLabels, KubernetesAgents } from "../components/kubernetes-agents";
-import { LocalNode, localLayout } from "../components/local-nodes";
+import { ClusterDns } from "../components/kubernetes/dns";
+import { agentLabels, KubernetesAgents } from "../components/kubernetes/agents";
+import { LocalNode, localLayout } from "../components/local/nodes";
 import { agentNode, agentNodeId, ports } from "../consul/config";
 import { KubernetesAgents as KubernetesAgentsSettings, LocalAgents, Settings } from "../settings";
-import { ClusterAccess } from "./cluster";
+import { ClusterAccess } from "../components/kubernetes/cluster";
 import { ServerAccess } from "./servers";
 
 /**

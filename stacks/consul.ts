@@ -1,11 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
-import { appEnvironment } from "../components/app-access";
+import { appEnvironment } from "../components/kubernetes/app-environment";
 import { isNewer } from "../consul/quorum";
 import { Settings } from "../settings";
 import { createKubernetesAgents, describeLocalAgents } from "./agents";
-import { reachCluster } from "./cluster";
+import { reachCluster } from "../components/kubernetes/cluster";
 import { daysLeft, warnBefore } from "./expiry";
-import { AppTokens, createOperations } from "./operations";
+import { AppTokens, createOperations } from "./applications";
 import { ConsulOutputs, consulOutputs, outputsVersion } from "./outputs";
 import { createServers, ServerAccess } from "./servers";
 

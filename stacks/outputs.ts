@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { EnvVar, TokenReference } from "../components/app-access";
+import type { EnvVar, TokenReference } from "../components/kubernetes/app-environment";
 
-export { tokenEnvironment, type EnvVar, type TokenReference } from "../components/app-access";
+export { tokenEnvironment, type EnvVar, type TokenReference } from "../components/kubernetes/app-environment";
 import type { Expiry } from "./expiry";
 
 /** Version of the contract below. Fields are only ever added; a change of meaning raises this. */

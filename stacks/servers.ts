@@ -1,12 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
-import { BackupBucket } from "../components/backup-bucket";
-import { EcsServers } from "../components/ecs-servers";
-import { KubernetesServers } from "../components/kubernetes-servers";
-import { LocalNode, localLayout } from "../components/local-nodes";
+import { BackupBucket } from "../components/ecs/backup-bucket";
+import { EcsServers } from "../components/ecs/servers";
+import { KubernetesServers } from "../components/kubernetes/servers";
+import { LocalNode, localLayout } from "../components/local/nodes";
 import { Trust } from "../components/trust";
 import { serverAclObjects } from "../consul/acl";
 import { ports, ServerConfig, serverNode } from "../consul/config";
-import { serverPodNames, serverPods } from "../consul/pod";
+import { serverPodNames, serverPods } from "../consul/pod/pod";
 import {
   EcsServers as EcsServersSettings,
   KubernetesServers as KubernetesServersSettings,
@@ -14,7 +14,7 @@ import {
   Servers,
   Settings,
 } from "../settings";
-import { ClusterAccess } from "./cluster";
+import { ClusterAccess } from "../components/kubernetes/cluster";
 
 /** What agents, outputs and application stacks need of the servers, wherever these come from. */
 export interface ServerAccess {

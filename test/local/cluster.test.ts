@@ -9,7 +9,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { connect as tlsConnect, TLSSocket } from "tls";
 import { promisify } from "util";
-import { aclScript } from "../../consul/acl";
+import { readScript } from "../../consul/scripts";
 import { ports } from "../../consul/config";
 import { ApiError } from "../../local/api";
 import { checks, lookup, Member } from "../../local/check";
@@ -257,7 +257,7 @@ describe("a cluster from the program, on this machine", function () {
       const objects = join(dir, "acl");
       mkdirSync(objects);
       for (const object of cluster.acl) writeFileSync(join(objects, object.file), object.content);
-      writeFileSync(join(dir, "acl.sh"), aclScript);
+      writeFileSync(join(dir, "acl.sh"), readScript("scripts/acl.sh"));
       const leader = await cluster.leaderName();
       const api = cluster.api(leader);
       const script = async () => {

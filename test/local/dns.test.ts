@@ -8,7 +8,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { ports } from "../../consul/config";
-import { stubDomain } from "../../consul/dns";
+import { stubDomain } from "../../components/kubernetes/stub-domain";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { buildTool } from "../../tools/build";
 import { ask, Reply } from "./dns-client";

@@ -6,7 +6,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
-import { appEnvironment } from "../../components/app-access";
+import { appEnvironment } from "../../components/kubernetes/app-environment";
 import { appRules, grantObjects } from "../../consul/access";
 import { ports } from "../../consul/config";
 import { applyAcl } from "../../local/acl";

@@ -2,9 +2,9 @@ import { deepEqual, equal, ok } from "assert/strict";
 import { mkdtempSync, rmSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
-import { badClients } from "../../local/bad-clients";
-import * as drills from "../../local/drills";
-import { quantile } from "../../local/load";
+import { badClients } from "../../lab/bad-clients";
+import * as drills from "../../lab/faults";
+import { quantile } from "../../lab/load";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 
 /** A cluster and the drills done to it, one after another. */

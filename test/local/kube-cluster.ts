@@ -3,7 +3,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { createInterface } from "readline";
 import { setTimeout as sleep } from "timers/promises";
-import { apiService, serverSet } from "../../consul/pod";
+import { apiService, serverSet } from "../../consul/pod/pod";
 import { findConsul } from "../../local/consul-binary";
 import { ProgramRun, Providers, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";

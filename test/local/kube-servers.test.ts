@@ -1,5 +1,5 @@
 import assert from "assert/strict";
-import { serverSet } from "../../consul/pod";
+import { serverSet } from "../../consul/pod/pod";
 import { runProgram, stackConfig } from "../../local/program";
 import { apiName, clusterProviders, consulOf, eventually, namespace, Servers, Wanted, Writer } from "./kube-cluster";
 import { Finished, Pod, podsUnavailable, World } from "./pods";

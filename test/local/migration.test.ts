@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
-import { cloud } from "../../components/cloud-assistant";
+import { cloud } from "../../components/ecs/cloud";
 import { ports } from "../../consul/config";
 import { stableJson } from "../../consul/node";
 import { Api } from "../../local/api";

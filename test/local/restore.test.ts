@@ -10,7 +10,7 @@ import { appRules, grantObjects, grantPrefix, snapshotMetricsKey, snapshotRules 
 import { ports } from "../../consul/config";
 import { stableJson } from "../../consul/node";
 import { applyAcl } from "../../local/acl";
-import { Resolver, Stream } from "../../local/load";
+import { Resolver, Stream } from "../../lab/load";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { ask } from "./dns-client";
 import { takeSnapshot } from "./snapshots";

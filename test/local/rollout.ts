@@ -2,9 +2,10 @@ import { spawn } from "child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
-import { Cloud, cloud, Machine, Outcome } from "../../components/cloud-assistant";
-import { QuorumGate } from "../../components/quorum-gate";
-import { aclScript, AclObject } from "../../consul/acl";
+import { Cloud, cloud, Machine, Outcome } from "../../components/ecs/cloud";
+import { QuorumGate } from "../../components/ecs/gate";
+import { AclObject } from "../../consul/acl";
+import { readScript } from "../../consul/scripts";
 import { stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
 import { loadSettings } from "../../settings";
@@ -40,7 +41,7 @@ export class LocalCloud implements Cloud {
   writeAcl(objects: readonly AclObject[]): void {
     rmSync(this.aclDir, { recursive: true, force: true });
     mkdirSync(this.aclDir);
-    writeFileSync(join(this.aclDir, "acl.sh"), aclScript, { mode: 0o700 });
+    writeFileSync(join(this.aclDir, "acl.sh"), readScript("scripts/acl.sh"), { mode: 0o700 });
     for (const { file, content } of objects) writeFileSync(join(this.aclDir, file), content, { mode: 0o600 });
   }
 

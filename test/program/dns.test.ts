@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
-import { stubDomain } from "../../consul/dns";
-import { runFixture } from "./fixtures";
+import { stubDomain } from "../../components/kubernetes/stub-domain";
+import { runFixture } from "../../local/offline";
 
 const withDns = (dns: object, environment = "prod") =>
   runFixture(environment, (config) => void (config["consul:dns"] = JSON.stringify(dns)));

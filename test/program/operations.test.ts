@@ -5,7 +5,7 @@ import { parse } from "yaml";
 import { grantPrefix } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
-import { edit, runFixture } from "./fixtures";
+import { edit, runFixture } from "../../local/offline";
 
 const orders = { name: "orders", namespace: "shop", services: ["orders"], kv: { read: ["config/orders/"] } };
 const billing = { name: "billing", namespace: "finance", services: ["billing"] };

@@ -1,7 +1,7 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { main, preview, render } from "../../local/preview";
-import { committed, snapshot } from "./expected";
-import { environments, runFixture } from "./fixtures";
+import { committed, snapshot } from "../../local/expected";
+import { environments, runFixture } from "../../local/offline";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]) {

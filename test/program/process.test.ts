@@ -1,7 +1,7 @@
 import { equal, match, ok } from "assert/strict";
 import { stackConfig } from "../../local/program";
-import { FixtureProviders, prodOutputs, runFixture } from "./fixtures";
-import { runProcess } from "./process";
+import { FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
+import { runProcess } from "../../lab/bench/process";
 
 describe("the program in its own process, as the Pulumi CLI starts it", function () {
   this.timeout(120_000);

@@ -1,7 +1,7 @@
 import { deepEqual, equal, notEqual, ok, rejects } from "assert/strict";
 import { Registered } from "../../local/program";
-import { committed, snapshot } from "./expected";
-import { edit, environments, FixtureProviders, prodOutputs, runFixture } from "./fixtures";
+import { committed, snapshot } from "../../local/expected";
+import { edit, environments, FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));

@@ -1,6 +1,6 @@
 import * as k8s from "@kubernetes/client-node";
 import { deepEqual, equal } from "assert/strict";
-import { stubDomain } from "../../consul/dns";
+import { stubDomain } from "../../components/kubernetes/stub-domain";
 import { Kube, startKubeOrSkip } from "./kube";
 
 const stub = stubDomain({ address: "10.96.0.53", port: 53 });

@@ -6,7 +6,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
-import { runFixture } from "../program/fixtures";
+import { runFixture } from "../../local/offline";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 

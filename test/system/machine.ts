@@ -30,7 +30,7 @@ import { mkdir, writeFile } from "fs/promises";
 import { tmpdir } from "os";
 import { basename, join } from "path";
 import { setTimeout as sleep } from "timers/promises";
-import { cidrContains, firstAndLast } from "../../consul/ip";
+import { cidrContains, firstAndLast } from "../../settings/ip";
 import {
   Metadata,
   metadataAddress,

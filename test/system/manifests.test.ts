@@ -1,6 +1,6 @@
 import * as k8s from "@kubernetes/client-node";
 import assert from "assert/strict";
-import { edit, runFixture } from "../program/fixtures";
+import { edit, runFixture } from "../../local/offline";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, realNodes } from "./kube-objects";
 

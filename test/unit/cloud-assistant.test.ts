@@ -8,7 +8,7 @@ import { AddressInfo } from "net";
 import { tmpdir } from "os";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
-import { Cloud, connectToEcs, RefusedError } from "../../components/cloud-assistant";
+import { Cloud, connectToEcs, RefusedError } from "../../components/ecs/cloud";
 import { loadCloudConfig } from "../../settings";
 
 type Call = Record<string, string>;

@@ -1,11 +1,11 @@
 import { deepEqual, equal, match, notEqual, ok, throws } from "assert/strict";
 import { accessorId, serverAclObjects } from "../../consul/acl";
 import { agentNode, serverNode } from "../../consul/config";
-import { cidrContains, firstAndLast, isCidr, isIpv4 } from "../../consul/ip";
+import { cidrContains, firstAndLast, isCidr, isIpv4 } from "../../settings/ip";
 import { stableJson } from "../../consul/node";
-import { contentName, podLayout } from "../../consul/pod";
+import { contentName, podLayout } from "../../consul/pod/pod";
 import { gossipKey, tokenUuid, uuid7Time } from "../../consul/secrets";
-import { machineLayout, renderUserData, userDataLimit } from "../../consul/user-data";
+import { machineLayout, renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const datacenter = {
   datacenter: "dc1",

@@ -7,7 +7,7 @@ import { AddressInfo } from "net";
 import { tmpdir } from "os";
 import { join } from "path";
 
-const script = join(__dirname, "..", "..", "consul", "scripts", "oss-put.py");
+const script = join(__dirname, "..", "..", "consul", "machine", "oss-put.py");
 const credentials = { AccessKeyId: "STS.exampleid", AccessKeySecret: "examplesecret", SecurityToken: "exampletoken" };
 
 /** What the documentation of OSS says a version 4 signature is, told independently of the script. */

@@ -1,6 +1,6 @@
 import { deepEqual, equal, ok } from "assert/strict";
 import { rules, Seen, violations } from "../../policy/rules";
-import { environments, runFixture } from "../program/fixtures";
+import { environments, runFixture } from "../../local/offline";
 import { asSeen } from "../../local/preview";
 
 type Mutable = Omit<Seen, "props" | "protect" | "type"> & {

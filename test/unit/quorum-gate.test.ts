@@ -1,8 +1,8 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as pulumi from "@pulumi/pulumi";
 import "../../local/program"; // teaches the mock monitor about hooks
-import { Cloud, cloud, Machine, Outcome, RefusedError } from "../../components/cloud-assistant";
-import { QuorumGate } from "../../components/quorum-gate";
+import { Cloud, cloud, Machine, Outcome, RefusedError } from "../../components/ecs/cloud";
+import { QuorumGate } from "../../components/ecs/gate";
 import { Sample } from "../../consul/quorum";
 import { MutableSample, names, samples } from "./servers";
 

@@ -1,0 +1,107 @@
+import { Secret } from "@pulumi/kubernetes/core/v1/secret";
+import * as pulumi from "@pulumi/pulumi";
+import { grantObjects, grantPrefix } from "../../consul/access";
+import { accessorId } from "../../consul/acl";
+import { base64Values } from "../../consul/pod/pod";
+import { TokenReference } from "./app-environment";
+import { randomToken } from "../random";
+import { aclFiles, serversJob } from "./job";
+
+export type { TokenReference };
+
+/** Who gets a token: an application, or a tool of this program. */
+export interface TokenHolder {
+  readonly name: string;
+  /** Rules of its policy. */
+  readonly rules: readonly string[];
+  /** Namespace and name of the Secret that holds its token. */
+  readonly namespace: pulumi.Input<string>;
+  readonly secretName: string;
+  /** Another generation is another token. */
+  readonly generation: number;
+  /** Whether the token of the generation before is to be revoked. */
+  readonly revokeOld: boolean;
+}
+
+export interface AccessTokensArgs {
+  readonly holders: readonly TokenHolder[];
+  /** Names this stack among all that keep tokens in the same servers. */
+  readonly stack: string;
+  /** Namespace of the Job. */
+  readonly namespace: pulumi.Input<string>;
+  /** An image with curl and a shell, such as Consul's own. */
+  readonly image: string;
+  readonly serverUrls: pulumi.Input<string[]>;
+  /** Servers on ECS let the nodes' networks in, and not those of pods. */
+  readonly serversInCluster: boolean;
+  readonly caCertificate: pulumi.Input<string>;
+  /** Secret. */
+  readonly managementToken: pulumi.Input<string>;
+  /** Refuse to be taken away while somebody holds a token: nothing would revoke it. */
+  readonly protect: boolean;
+}
+
+/**
+ * Policies and tokens for whoever is not Consul itself. A Job puts them in place through the servers' HTTPS API and
+ * revokes those of this stack that are not wanted any more; it runs whenever the wanted set changes, an empty one
+ * included. The Secrets follow it, so a token that can be read is a token that is valid.
+ */
+export class AccessTokens extends pulumi.ComponentResource {
+  /** By name of the holder. */
+  readonly tokens: Readonly<Record<string, pulumi.Output<TokenReference>>>;
+
+  constructor(name: string, args: AccessTokensArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("consul:index:AccessTokens", name, {}, opts);
+    const { namespace, holders } = args;
+    const parent = { parent: this };
+    const labels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "access-tokens" };
+
+    const secrets = holders.map(tokensOf);
+    const prefix = grantPrefix(args.stack);
+    const objects = pulumi.secret(
+      pulumi.all(secrets).apply((secrets) =>
+        grantObjects(
+          prefix,
+          holders.map(({ name, rules }, i) => ({ name, rules, secrets: secrets[i] ?? [] })),
+        ),
+      ),
+    );
+    const { image, serverUrls, caCertificate, managementToken } = args;
+    const job = serversJob(
+      name,
+      {
+        ...{ prefix: "consul-access-tokens", namespace, labels, image, serverUrls, caCertificate, managementToken },
+        ...aclFiles(objects),
+        environment: { ACL_PREFIX: prefix },
+        hostNetwork: !args.serversInCluster,
+        protect: args.protect && holders.length > 0,
+      },
+      parent,
+    );
+    this.tokens = Object.fromEntries(holders.map((holder, i) => [holder.name, createSecret(holder, secrets[i])]));
+    this.registerOutputs({});
+
+    /** The valid tokens of a holder, newest first. */
+    function tokensOf({ name: holder, generation, revokeOld }: TokenHolder): pulumi.Output<string[]> {
+      const generations = generation > 1 && !revokeOld ? [generation, generation - 1] : [generation];
+      return pulumi.all(generations.map((n) => randomToken(`${name}-${holder}-${n}`, parent)));
+    }
+
+    // A fixed name: a pod that restarts before its deployment knows of a new token must find one.
+    function createSecret(holder: TokenHolder, valid: pulumi.Output<string[]> | undefined) {
+      const token = pulumi.secret(pulumi.output(valid ?? []).apply(([newest]) => newest ?? ""));
+      const secret = new Secret(
+        `${name}-${holder.name}`,
+        {
+          metadata: { name: holder.secretName, namespace: holder.namespace, labels },
+          type: "Opaque",
+          data: token.apply((value) => base64Values({ token: value })),
+        },
+        { ...parent, dependsOn: [job] },
+      );
+      return pulumi
+        .all([secret.metadata.namespace, secret.metadata.name, pulumi.unsecret(token.apply(accessorId))])
+        .apply(([namespace, secretName, accessorId]) => ({ namespace, secretName, key: "token", accessorId }));
+    }
+  }
+}

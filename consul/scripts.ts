@@ -1,0 +1,19 @@
+import { readFileSync } from "fs";
+import { join } from "path";
+
+/** The scripts that nodes and Jobs run: what both machines and pods run is in `scripts`, the rest in a folder each. */
+export type ScriptPath =
+  | `scripts/${"acl" | "api" | "behind" | "keyring" | "snapshot"}.sh`
+  | `machine/${"disk" | "hand-over" | "install" | "quorum"}.sh`
+  | "machine/oss-put.py"
+  | `pod/${"agent-data" | "before-stop" | "ready" | "retire" | "roll"}.sh`;
+
+/** The text of a script, by its path below `consul/`. The first lines of each say what it does and takes. */
+export function readScript(path: ScriptPath): string {
+  return readFileSync(join(__dirname, path), "utf8");
+}
+
+/** The text of a script for a running cluster, which uses `api` of api.sh. */
+export function withApi(path: ScriptPath): string {
+  return `${readScript("scripts/api.sh")}\n${readScript(path)}`;
+}

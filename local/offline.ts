@@ -1,0 +1,110 @@
+import { createHash } from "crypto";
+import { tokenUuid } from "../consul/secrets";
+import { ProgramRun, Providers, runProgram, stackConfig } from "./program";
+
+/**
+ * Providers that answer with fixed values, so that what the program makes of them is the same at each run. Secrets are
+ * recognisable: `fixtureSecrets` knows every one that was given out. A resource or function that is not listed here is
+ * an error, so that nothing new goes unnoticed.
+ */
+export class FixtureProviders implements Providers {
+  /** Every secret handed out, raw and in the forms the program makes of it. */
+  readonly secrets = new Set<string>();
+
+  constructor(private readonly stackOutputs: Readonly<Record<string, unknown>> = {}) {}
+
+  resource({ type, name, inputs }: Parameters<Providers["resource"]>[0]) {
+    const given = inputs as Record<string, unknown>;
+    switch (type) {
+      case "random:index/randomPassword:RandomPassword": {
+        const length = Number(given.length);
+        const result = createHash("sha512").update(name).digest("hex").slice(0, length);
+        this.secrets.add(result).add(Buffer.from(result, "hex").toString("base64")).add(tokenUuid(result));
+        return { id: "none", state: { ...given, result } };
+      }
+      case "random:index/randomUuid7:RandomUuid7":
+        return { id: `${name}-id`, state: { ...given, result: "01e4ee13-1800-7000-8000-000000000000" } };
+      case "tls:index/privateKey:PrivateKey": {
+        const privateKeyPem = `-----BEGIN FIXTURE KEY-----\n${name}\n-----END FIXTURE KEY-----\n`;
+        this.secrets.add(privateKeyPem);
+        return { id: `${name}-id`, state: { ...given, privateKeyPem } };
+      }
+      case "tls:index/certRequest:CertRequest":
+        return { id: `${name}-id`, state: { ...given, certRequestPem: pem("REQUEST", name) } };
+      case "tls:index/selfSignedCert:SelfSignedCert":
+      case "tls:index/locallySignedCert:LocallySignedCert": {
+        const validityEndTime = "2036-11-19T00:00:00Z";
+        return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), validityEndTime } };
+      }
+      case "pulumi:pulumi:StackReference": {
+        const secretOutputNames = ["gossipKey", "agentToken", "managementToken"];
+        return { id: name, state: { name, outputs: this.stackOutputs, secretOutputNames } };
+      }
+      case "alicloud:ecs/ecsDisk:EcsDisk":
+        return { id: `d-${createHash("sha256").update(name).digest("hex").slice(0, 20)}`, state: given };
+      case "kubernetes:core/v1:Service": {
+        const spec = { clusterIP: "10.96.0.53", ...(given.spec as object) };
+        return { id: `${name}-id`, state: { ...given, spec } };
+      }
+    }
+    if (/^(alicloud|kubernetes|pulumi:providers):/.test(type)) return { id: `${name}-id`, state: given };
+    throw new Error(`the fixtures have no answer for a ${type} (${name})`);
+  }
+
+  call({ token }: Parameters<Providers["call"]>[0]): Record<string, unknown> {
+    if (token === "alicloud:cs/getClusterCredential:getClusterCredential") {
+      this.secrets.add("fixture kubeconfig");
+      return { kubeConfig: "fixture kubeconfig" };
+    }
+    throw new Error(`the fixtures have no answer for the function ${token}`);
+  }
+}
+
+function pem(what: string, name: string): string {
+  return `-----BEGIN ${what}-----\n${name}\n-----END ${what}-----\n`;
+}
+
+/** What the prod stack gives to others, as far as the fixtures are concerned. */
+export const prodOutputs: Readonly<Record<string, unknown>> = {
+  outputsVersion: 1,
+  environment: "prod",
+  datacenter: "aly-consul",
+  consulVersion: "1.22.7",
+  retryJoin: ["10.16.190.28", "10.16.190.40", "10.16.190.70"],
+  serverNames: ["consul-1", "consul-2", "consul-3"],
+  serverUrls: ["https://10.16.190.28:8501", "https://10.16.190.40:8501", "https://10.16.190.70:8501"],
+  caCertificate: pem("CERTIFICATE", "ca"),
+  gossipKey: "Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM=",
+  agentToken: "f1c70e5a-0000-4000-8000-00000000a9e7",
+  managementToken: "f1c70e5a-0000-4000-8000-000000003a9a",
+  appEnvironment: [],
+  dnsSnippet: "",
+  expiry: { ca: "2036-11-19T00:00:00Z", serverCertificate: "2036-11-21T00:00:00Z", gossipKey: "2036-11-21T00:00:00Z" },
+  daysLeft: { ca: 3650, serverCertificate: 3650, gossipKey: 3650 },
+};
+
+/** The environments whose resources are committed in test/expected. */
+export const environments = ["prod", "dev", "local", "prod-cluster-b"] as const;
+
+/** Runs the program for a committed stack file with fixture providers; `change` edits the configuration first. */
+export async function runFixture(
+  environment: string,
+  change: (config: Record<string, string>) => void = () => undefined,
+  providers = new FixtureProviders(prodOutputs),
+): Promise<ProgramRun & { readonly secrets: ReadonlySet<string> }> {
+  const config = stackConfig(environment);
+  change(config);
+  const run = await runProgram(environment, config, providers);
+  return { ...run, secrets: providers.secrets };
+}
+
+/** Edits one structured setting in place. */
+export function edit(
+  config: Record<string, string>,
+  key: string,
+  change: (value: Record<string, unknown>) => void,
+): void {
+  const value = JSON.parse(config[`consul:${key}`] ?? "{}") as Record<string, unknown>;
+  change(value);
+  config[`consul:${key}`] = JSON.stringify(value);
+}
