@@ -453,18 +453,18 @@ type Deep<T> = T extends (infer U)[]
     : T;
 
 export type Settings = Deep<z.output<typeof schema>> & { readonly protect: boolean };
-export type Servers = NonNullable<Settings["servers"]>;
-export type EcsServers = Extract<Servers, { platform: "ecs" }>;
-export type KubernetesServers = Extract<Servers, { platform: "kubernetes" }>;
-export type LocalServers = Extract<Servers, { platform: "local" }>;
-export type Agents = NonNullable<Settings["agents"]>;
-export type KubernetesAgents = Extract<Agents, { platform: "kubernetes" }>;
-export type LocalAgents = Extract<Agents, { platform: "local" }>;
-export type Cluster = NonNullable<Settings["cluster"]>;
-export type Dns = Settings["dns"];
-export type App = NonNullable<Settings["apps"]>[number];
-export type Backups = NonNullable<Settings["backups"]>;
-export type Monitoring = NonNullable<Settings["monitoring"]>;
+export type ServersSettings = NonNullable<Settings["servers"]>;
+export type EcsServersSettings = Extract<ServersSettings, { platform: "ecs" }>;
+export type KubernetesServersSettings = Extract<ServersSettings, { platform: "kubernetes" }>;
+export type LocalServersSettings = Extract<ServersSettings, { platform: "local" }>;
+export type AgentsSettings = NonNullable<Settings["agents"]>;
+export type KubernetesAgentsSettings = Extract<AgentsSettings, { platform: "kubernetes" }>;
+export type LocalAgentsSettings = Extract<AgentsSettings, { platform: "local" }>;
+export type ClusterSettings = NonNullable<Settings["cluster"]>;
+export type DnsSettings = Settings["dns"];
+export type AppSettings = NonNullable<Settings["apps"]>[number];
+export type BackupsSettings = NonNullable<Settings["backups"]>;
+export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
 
 /**
  * Checks settings as they were given (the values of `consul:*`, structured) and fills in defaults. The values of keys

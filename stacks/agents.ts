@@ -4,7 +4,7 @@ import { ClusterDns } from "../components/kubernetes/dns";
 import { agentLabels, KubernetesAgents } from "../components/kubernetes/agents";
 import { LocalNode, localLayout } from "../components/local/nodes";
 import { agentNode, agentNodeId, ports } from "../consul/config";
-import { KubernetesAgents as KubernetesAgentsSettings, LocalAgents, Settings } from "../settings";
+import { KubernetesAgentsSettings, LocalAgentsSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
 import { ServerAccess } from "./servers";
 
@@ -69,7 +69,7 @@ function openNodesToServers(securityGroupId: string, addresses: readonly string[
 }
 
 /** Agents as processes on this machine, for `npm start`. */
-export function describeLocalAgents(settings: Settings, agents: LocalAgents, servers: ServerAccess): void {
+export function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: ServerAccess): void {
   for (const { name, address } of agents.nodes) {
     const node = pulumi
       .all([servers.caCertificate, servers.gossipKey, servers.agentToken, servers.retryJoin, servers.datacenter])

@@ -5,7 +5,7 @@ import { SnapshotCronJob } from "../components/kubernetes/snapshots";
 import { appRules, metricsRules, snapshotRules } from "../consul/access";
 import { ports } from "../consul/config";
 import { apiService } from "../consul/pod/pod";
-import { Backups, Monitoring as MonitoringSettings, Settings } from "../settings";
+import { BackupsSettings, MonitoringSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
 import { ServerAccess } from "./servers";
 
@@ -58,7 +58,7 @@ export function createOperations(
     );
   }
 
-  function createSnapshots(wanted: Backups, storageClass: string, token: pulumi.Output<TokenReference>) {
+  function createSnapshots(wanted: BackupsSettings, storageClass: string, token: pulumi.Output<TokenReference>) {
     const { namespace } = cluster;
     new SnapshotCronJob(
       "consul-snapshots",

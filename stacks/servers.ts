@@ -8,10 +8,10 @@ import { serverAclObjects } from "../consul/acl";
 import { ports, ServerConfig, serverNode } from "../consul/config";
 import { serverPodNames, serverPods } from "../consul/pod/pod";
 import {
-  EcsServers as EcsServersSettings,
-  KubernetesServers as KubernetesServersSettings,
-  LocalServers,
-  Servers,
+  EcsServersSettings,
+  KubernetesServersSettings,
+  LocalServersSettings,
+  ServersSettings,
   Settings,
 } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
@@ -38,8 +38,12 @@ export interface ServerAccess {
   readonly settle: (agents: pulumi.Input<unknown>) => pulumi.Output<void>;
 }
 
-/** Servers and the trust they stand on. `cluster` is where those in Kubernetes go. */
-export function createServers(settings: Settings, servers: Servers, cluster: ClusterAccess | undefined): ServerAccess {
+/** ServersSettings and the trust they stand on. `cluster` is where those in Kubernetes go. */
+export function createServers(
+  settings: Settings,
+  servers: ServersSettings,
+  cluster: ClusterAccess | undefined,
+): ServerAccess {
   const places = placesOf(servers, settings.cluster?.namespace ?? "");
   const hosts = places.map(({ host }) => host);
   const config: ServerConfig = {
@@ -96,7 +100,7 @@ export function createServers(settings: Settings, servers: Servers, cluster: Clu
 }
 
 /** Where each server is found, by address or by name, and what its certificate says of it. */
-function placesOf(servers: Servers, namespace: string) {
+function placesOf(servers: ServersSettings, namespace: string) {
   if (servers.platform === "kubernetes") {
     return serverPods(servers.count, namespace).map((pod) => ({
       ...pod,
@@ -150,7 +154,7 @@ function createEcsServers(settings: Settings, servers: EcsServersSettings, confi
   });
 }
 
-function describeLocalServers(servers: LocalServers, config: ServerConfig, trust: Trust): void {
+function describeLocalServers(servers: LocalServersSettings, config: ServerConfig, trust: Trust): void {
   const serverTokens = pulumi.all(
     trust.servers.map(({ name, agentToken }) => agentToken.apply((secret) => ({ node: name, secret }))),
   );

@@ -9,7 +9,7 @@ import { serverAclObjects } from "../../consul/acl";
 import { ports, ServerConfig, serverNode } from "../../consul/config";
 import { Snapshots } from "../../consul/machine/snapshots";
 import { machineLayout, renderUserData } from "../../consul/machine/user-data";
-import { EcsServers as EcsServersSettings, Settings } from "../../settings";
+import { EcsServersSettings, Settings } from "../../settings";
 import { QuorumGate } from "./gate";
 import { Trust } from "../trust";
 

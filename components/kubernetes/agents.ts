@@ -7,7 +7,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { AgentConfig, agentNode, ports } from "../../consul/config";
 import { base64Values, byName, contentName, leaderProbe, podLayout, realLinuxNodes } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
-import { KubernetesAgents as KubernetesAgentsSettings } from "../../settings";
+import { KubernetesAgentsSettings } from "../../settings";
 
 export interface KubernetesAgentsArgs {
   readonly settings: KubernetesAgentsSettings;

@@ -2,7 +2,7 @@ import { getClusterCredentialOutput } from "@pulumi/alicloud/cs/getClusterCreden
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace";
 import { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
-import { Cluster, Settings } from "../../settings";
+import { ClusterSettings, Settings } from "../../settings";
 
 /** A way into a Kubernetes cluster, and the namespace there for everything of this program. */
 export interface ClusterAccess {
@@ -13,7 +13,7 @@ export interface ClusterAccess {
 }
 
 /** Reaches the cluster as the settings say and makes the namespace, unless it is somebody else's. */
-export function reachCluster(settings: Settings, cluster: Cluster): ClusterAccess {
+export function reachCluster(settings: Settings, cluster: ClusterSettings): ClusterAccess {
   const access = { kubeconfig: kubeconfig(cluster), context: cluster.context };
   const provider = new Provider("cluster", access);
   const { agents, servers } = settings;
@@ -33,7 +33,7 @@ export function reachCluster(settings: Settings, cluster: Cluster): ClusterAcces
   return { provider, keeper, namespace: namespace.metadata.name };
 }
 
-function kubeconfig(settings: Cluster): pulumi.Input<string> | undefined {
+function kubeconfig(settings: ClusterSettings): pulumi.Input<string> | undefined {
   if (settings.kubeconfig !== undefined) return pulumi.secret(settings.kubeconfig);
   if (settings.ackClusterId === undefined) return undefined;
   // No temporaryDurationMinutes: credentials that change at each run would be a change of the provider at each run.

@@ -3,10 +3,10 @@ import { Service } from "@pulumi/kubernetes/core/v1/service";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
 import { stubDomain, stubDomainSnippet } from "./stub-domain";
-import { Dns } from "../../settings";
+import { DnsSettings } from "../../settings";
 
 export interface ClusterDnsArgs {
-  readonly settings: Dns;
+  readonly settings: DnsSettings;
   /** Namespace of the agents. */
   readonly namespace: pulumi.Input<string>;
   /** Labels of the agents' pods. */

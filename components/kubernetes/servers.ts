@@ -27,7 +27,7 @@ import {
   unprivilegedPod,
 } from "../../consul/pod/pod";
 import { digest } from "../../consul/secrets";
-import { KubernetesServers as KubernetesServersSettings, Settings } from "../../settings";
+import { KubernetesServersSettings, Settings } from "../../settings";
 import { aclFiles, serversJob, ServersJobArgs } from "./job";
 import { Trust } from "../trust";
 
