@@ -1,4 +1,5 @@
-import { loadSettings } from "./settings";
+import { EcsApi } from "./components/ecs/ecs-api";
+import { loadCloudConfig, loadSettings } from "./settings";
 import { consulStack } from "./stacks/consul";
 import type { ConsulOutputs } from "./stacks/outputs";
 
@@ -6,6 +7,6 @@ import type { ConsulOutputs } from "./stacks/outputs";
 // half of this program's CPU. Sucrase keeps line numbers, so there is nothing here to translate.
 Reflect.deleteProperty(Error, "prepareStackTrace");
 
-const outputs: ConsulOutputs = consulStack(loadSettings());
+const outputs: ConsulOutputs = consulStack(loadSettings(), new EcsApi(loadCloudConfig()));
 
 export = outputs;

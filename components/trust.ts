@@ -4,10 +4,13 @@ import { CertRequest } from "@pulumi/tls/certRequest";
 import { LocallySignedCert } from "@pulumi/tls/locallySignedCert";
 import { PrivateKey } from "@pulumi/tls/privateKey";
 import { SelfSignedCert } from "@pulumi/tls/selfSignedCert";
+import { AclObject, serverAclObjects } from "../consul/acl";
+import { serverNode, ServerConfig, Placement } from "../consul/config";
+import { ConsulNode, NodeLayout } from "../consul/node";
 import { gossipKey, uuid7Time } from "../consul/secrets";
 import { randomHex, randomToken } from "./random";
 
-const day = 24;
+const hoursPerDay = 24;
 
 export interface TrustServer {
   /** Consul node name. */
@@ -67,6 +70,9 @@ export class Trust extends pulumi.ComponentResource {
   /** Secret: the one token that agents share. */
   readonly agentToken: pulumi.Output<string>;
 
+  /** Secret: policies and tokens that the servers keep in place. */
+  readonly acl: pulumi.Output<AclObject[]>;
+
   constructor(name: string, args: TrustArgs, opts?: pulumi.ComponentResourceOptions) {
     super("consul:index:Trust", name, {}, opts);
     const parent = { parent: this };
@@ -74,85 +80,128 @@ export class Trust extends pulumi.ComponentResource {
 
     const gossipHex = randomHex(`${name}-gossip-key-${gossip.generation}`, 64, parent);
     this.gossipKey = pulumi.secret(gossip.existingKey ?? gossipHex.apply(gossipKey));
-    this.gossipDue = gossipDueDate();
-    const ca = certificateAuthority(certificates.caGeneration);
-    const others = certificates.caAlsoTrusted.map(certificateAuthority);
+    this.gossipDue = gossipDueDate(name, gossip, parent);
+    const ca = certificateAuthority(name, args, certificates.caGeneration, parent);
+    const others = certificates.caAlsoTrusted.map((generation) => certificateAuthority(name, args, generation, parent));
     const trusted = [ca, ...others].sort((a, b) => a.generation - b.generation);
     this.caCertificate = pulumi.all(trusted.map(({ cert }) => cert.certPem)).apply((pems) => pems.join(""));
     this.caExpires = ca.cert.validityEndTime;
-    this.servers = args.servers.map(serverTrust);
+    this.servers = args.servers.map((server) => serverTrust(name, args, server, ca, parent));
     this.managementToken = randomToken(`${name}-management-token`, parent);
     this.agentToken = randomToken(`${name}-agent-token-${args.tokens.agentGeneration}`, parent);
+    this.acl = this.aclObjects(args.datacenter);
     this.registerOutputs({});
-
-    function gossipDueDate(): pulumi.Output<string> {
-      // A version 7 UUID is the one thing the random provider makes that remembers when.
-      const since = new RandomUuid7(`${name}-gossip-since-${gossip.generation}`, {}, parent);
-      return since.result.apply((uuid) => {
-        const due = uuid7Time(uuid);
-        due.setUTCDate(due.getUTCDate() + gossip.lifetimeDays);
-        return due.toISOString();
-      });
-    }
-
-    function certificateAuthority(generation: number) {
-      // One that signs no more is about to be dropped, which protection would stop.
-      const protect = args.protect && generation === certificates.caGeneration;
-      const key = new PrivateKey(
-        `${name}-ca-key-${generation}`,
-        { algorithm: "ECDSA", ecdsaCurve: "P256" },
-        { ...parent, protect },
-      );
-      const keyPem = pulumi.secret(key.privateKeyPem);
-      const cert = new SelfSignedCert(
-        `${name}-ca-${generation}`,
-        {
-          privateKeyPem: keyPem,
-          isCaCertificate: true,
-          setSubjectKeyId: true,
-          subject: { commonName: `Consul CA ${generation} ${args.datacenter}`, organization: "Consul" },
-          allowedUses: ["cert_signing", "crl_signing", "digital_signature"],
-          validityPeriodHours: certificates.caDays * day,
-        },
-        { ...parent, protect },
-      );
-      return { generation, keyPem, cert };
-    }
-
-    function serverTrust(server: TrustServer): ServerTrust {
-      const key = new PrivateKey(`${name}-${server.name}-key`, { algorithm: "ECDSA", ecdsaCurve: "P256" }, parent);
-      const keyPem = pulumi.secret(key.privateKeyPem);
-      const domain = `${args.datacenter}.consul`;
-      const request = new CertRequest(
-        `${name}-${server.name}-request`,
-        {
-          privateKeyPem: keyPem,
-          subject: { commonName: `server.${domain}` },
-          // server.<dc>.consul is what verify_server_hostname asks for.
-          dnsNames: [`server.${domain}`, `${server.name}.server.${domain}`, "localhost", ...server.dnsNames],
-          ipAddresses: ["127.0.0.1", ...server.addresses.filter((address) => address !== "127.0.0.1")],
-        },
-        parent,
-      );
-      const cert = new LocallySignedCert(
-        `${name}-${server.name}-cert`,
-        {
-          certRequestPem: request.certRequestPem,
-          caPrivateKeyPem: ca.keyPem,
-          caCertPem: ca.cert.certPem,
-          allowedUses: ["digital_signature", "key_encipherment", "server_auth", "client_auth"],
-          validityPeriodHours: certificates.serverDays * day,
-          earlyRenewalHours: certificates.renewDays * day,
-        },
-        parent,
-      );
-      return {
-        name: server.name,
-        cert: cert.certPem,
-        key: keyPem,
-        agentToken: randomToken(`${name}-${server.name}-token`, parent),
-        certExpires: cert.validityEndTime,
-      };
-    }
   }
+
+  /** When the first of the servers' certificates runs out, RFC 3339. */
+  get serverCertificateExpires(): pulumi.Output<string> {
+    const expiries = pulumi.all(this.servers.map(({ certExpires }) => certExpires));
+    return expiries.apply((times) => [...times].sort()[0] ?? "");
+  }
+
+  /**
+   * A server as a node, with the keys and certificates that it needs.
+   * @param server the name it has here; `placement` may have what its platform expands instead
+   */
+  serverNode(
+    server: string,
+    config: ServerConfig,
+    placement: Placement,
+    layout: NodeLayout,
+  ): pulumi.Output<ConsulNode> {
+    const own = this.servers.find(({ name }) => name === server);
+    if (!own) throw new Error(`no certificate was made for server ${server}`);
+    const { caCertificate, gossipKey, managementToken } = this;
+    const { cert, key, agentToken } = own;
+    return pulumi
+      .output({ caCertificate, gossipKey, cert, key, managementToken, agentToken })
+      .apply(({ caCertificate, ...secrets }) => serverNode(config, caCertificate, secrets, placement, layout));
+  }
+
+  private aclObjects(datacenter: string): pulumi.Output<AclObject[]> {
+    const servers = this.servers.map(({ name, agentToken }) => ({ node: name, secret: agentToken }));
+    const objects = pulumi
+      .output({ servers, agents: [this.agentToken] })
+      .apply((tokens) => serverAclObjects({ datacenter, ...tokens }));
+    return pulumi.secret(objects);
+  }
+}
+
+type Parent = { readonly parent: Trust };
+
+function gossipDueDate(name: string, gossip: TrustArgs["gossip"], parent: Parent): pulumi.Output<string> {
+  // A version 7 UUID is the one thing the random provider makes that remembers when.
+  const since = new RandomUuid7(`${name}-gossip-since-${gossip.generation}`, {}, parent);
+  return since.result.apply((uuid) => {
+    const due = uuid7Time(uuid);
+    due.setUTCDate(due.getUTCDate() + gossip.lifetimeDays);
+    return due.toISOString();
+  });
+}
+
+function certificateAuthority(name: string, args: TrustArgs, generation: number, parent: Parent) {
+  const { certificates } = args;
+  // One that signs no more is about to be dropped, which protection would stop.
+  const protect = args.protect && generation === certificates.caGeneration;
+  const key = new PrivateKey(
+    `${name}-ca-key-${generation}`,
+    { algorithm: "ECDSA", ecdsaCurve: "P256" },
+    { ...parent, protect },
+  );
+  const keyPem = pulumi.secret(key.privateKeyPem);
+  const cert = new SelfSignedCert(
+    `${name}-ca-${generation}`,
+    {
+      privateKeyPem: keyPem,
+      isCaCertificate: true,
+      setSubjectKeyId: true,
+      subject: { commonName: `Consul CA ${generation} ${args.datacenter}`, organization: "Consul" },
+      allowedUses: ["cert_signing", "crl_signing", "digital_signature"],
+      validityPeriodHours: certificates.caDays * hoursPerDay,
+    },
+    { ...parent, protect },
+  );
+  return { generation, keyPem, cert };
+}
+
+function serverTrust(
+  name: string,
+  { datacenter, certificates }: TrustArgs,
+  server: TrustServer,
+  ca: ReturnType<typeof certificateAuthority>,
+  parent: Parent,
+): ServerTrust {
+  const key = new PrivateKey(`${name}-${server.name}-key`, { algorithm: "ECDSA", ecdsaCurve: "P256" }, parent);
+  const keyPem = pulumi.secret(key.privateKeyPem);
+  const domain = `${datacenter}.consul`;
+  const request = new CertRequest(
+    `${name}-${server.name}-request`,
+    {
+      privateKeyPem: keyPem,
+      subject: { commonName: `server.${domain}` },
+      // server.<dc>.consul is what verify_server_hostname asks for.
+      dnsNames: [`server.${domain}`, `${server.name}.server.${domain}`, "localhost", ...server.dnsNames],
+      ipAddresses: ["127.0.0.1", ...server.addresses.filter((address) => address !== "127.0.0.1")],
+    },
+    parent,
+  );
+  const cert = new LocallySignedCert(
+    `${name}-${server.name}-cert`,
+    {
+      certRequestPem: request.certRequestPem,
+      caPrivateKeyPem: ca.keyPem,
+      caCertPem: ca.cert.certPem,
+      allowedUses: ["digital_signature", "key_encipherment", "server_auth", "client_auth"],
+      validityPeriodHours: certificates.serverDays * hoursPerDay,
+      earlyRenewalHours: certificates.renewDays * hoursPerDay,
+    },
+    parent,
+  );
+  return {
+    name: server.name,
+    cert: cert.certPem,
+    key: keyPem,
+    agentToken: randomToken(`${name}-${server.name}-token`, parent),
+    certExpires: cert.validityEndTime,
+  };
 }

@@ -264,7 +264,17 @@ export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: Node
  * each that give nothing away. So that nothing is taken away while a node still needs it (consul/scripts/behind.sh).
  */
 export function trustMark(ca: CaBundle, secrets: AgentSecrets): string {
-  return [secrets.gossipKey, secrets.agentToken, ca].map((text) => digest(text).slice(0, 8)).join(".");
+  return [secrets.gossipKey, secrets.agentToken, ca].map(mark).join(".");
+}
+
+/** Matches the trust mark of nodes that have just these, as scripts/behind.sh takes it: a pattern for grep. */
+export function trustPattern(ca: CaBundle, secrets?: AgentSecrets): string {
+  if (secrets === undefined) return `[^.]*[.][^.]*[.]${mark(ca)}`;
+  return trustMark(ca, secrets).replaceAll(".", "[.]");
+}
+
+function mark(text: string): string {
+  return digest(text).slice(0, 8);
 }
 
 /** The files of an agent that are secret. */

@@ -58,20 +58,20 @@ export type Verdict =
   | { readonly ok: false; readonly final: boolean; readonly reasons: readonly string[] };
 
 /**
- * Whether `goes` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
+ * Whether `candidate` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
  * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
  * enough: a server that has just come back is alive for a while before it has a vote or the data (reference/consul.md
- * §3). Nor may `goes` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
+ * §3). Nor may `candidate` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
  * yet to be made, when three become five, do not count before all is to be well. `guests` are addresses of servers that
  * are not ours and may be in raft: those of a cluster that is being moved.
  */
-export function assess(all: readonly Server[], goes?: string, guests: readonly string[] = []): Verdict {
-  const servers = goes === undefined ? all : made(all);
+export function assess(all: readonly Server[], candidate?: string, guests: readonly string[] = []): Verdict {
+  const servers = candidate === undefined ? all : existing(all);
   const down = servers.filter(({ machine }) => machine && machine.status !== "Running");
   if (down.length > 0) {
     return { ok: false, final: down.some(({ machine }) => isFinal(machine)), reasons: down.map(whyDown) };
   }
-  const asked = servers.filter(({ name }) => name !== goes);
+  const asked = servers.filter(({ name }) => name !== candidate);
   const silent = asked.flatMap(({ name, view }) => silence(view).map((what): Doubt => [name, what]));
   // A server that does not answer explains what the others have to say of it.
   const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, guests));
@@ -96,7 +96,7 @@ export function assess(all: readonly Server[], goes?: string, guests: readonly s
  * Without those that were never there: no machine, and unknown to raft, which still knows one that was lost. Fewer than
  * three carry nothing when one of them goes; all count then.
  */
-function made(servers: readonly Server[]): readonly Server[] {
+function existing(servers: readonly Server[]): readonly Server[] {
   const looks = servers.flatMap(({ view }) => samplesOf(view));
   const unknown = (name: string) =>
     looks.length > 0 && looks.every(({ raft }) => raft?.Servers.every(({ Node }) => Node !== name));
@@ -169,43 +169,4 @@ function doubtsOf({ name, view }: Server, servers: readonly Server[], guests: re
     }
     return found;
   });
-}
-
-/** Major, minor and patch of a version such as 1.22.7 or 1.22.7+ent. */
-function parts(version: string): [number, number, number] {
-  return version.split(/[.+-]/).slice(0, 3).map(Number) as [number, number, number];
-}
-
-export function isNewer(version: string, than: string): boolean {
-  const [[a, b, c], [major, minor, patch]] = [parts(version), parts(than)];
-  return a > major || (a === major && (b > minor || (b === minor && c > patch)));
-}
-
-/** Why Consul may not go from one version to another in one step; undefined where it may. */
-export function refusedVersion(from: string, to: string): string | undefined {
-  const [[fromMajor, fromMinor], [major, minor]] = [parts(from), parts(to)];
-  if (isNewer(from, to)) {
-    return `Consul cannot go back from ${from} to ${to}: its data may be of a newer form. Set consul:version to ${from} or later; the way back is a fresh cluster with a snapshot taken by ${to}`;
-  }
-  // Consul keeps compatibility over two minor versions (its "upgrading" pages).
-  if (major > fromMajor || minor > fromMinor + 2) {
-    return `from ${from} to ${to} is too far for one step: set consul:version to 1.${fromMinor + 2}.x first, \`pulumi up\`, then go on`;
-  }
-  return undefined;
-}
-
-/**
- * Why certificate authorities may not change like this in one step; undefined where they may. Authorities are written
- * as generations, the one that signs first: `1`, `1+2`, `2+1`, `2`.
- */
-export function refusedAuthorities(from: string, to: string): string | undefined {
-  const [trusted, wanted] = [from.split("+"), to.split("+")];
-  const [oldSigner = "", newSigner = ""] = [trusted[0], wanted[0]];
-  if (!trusted.includes(newSigner)) {
-    return `nobody trusts certificate authority ${newSigner} yet: set consul:certificates to caGeneration ${oldSigner} with caAlsoTrusted [${newSigner}] first, \`pulumi up\`, then go on`;
-  }
-  if (!wanted.includes(oldSigner)) {
-    return `the other servers still present certificates of authority ${oldSigner}: keep it in certificates.caAlsoTrusted for this step, \`pulumi up\`, then drop it`;
-  }
-  return undefined;
 }

@@ -3,7 +3,10 @@ import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
-import { Cloud, cloud } from "../components/ecs/cloud";
+import { Cloud } from "../components/ecs/cloud";
+import { FakeCloud } from "../components/ecs/fake-cloud";
+import { loadSettings } from "../settings";
+import { consulStack } from "../stacks/consul";
 
 /** The directory of the program, where index.ts and Pulumi.yaml are. */
 export const programDir = join(__dirname, "..");
@@ -45,7 +48,7 @@ export interface Provided {
 export interface Providers {
   resource(args: pulumi.runtime.MockResourceArgs): Provided | Promise<Provided>;
   call(args: pulumi.runtime.MockCallArgs): Record<string, unknown> | Promise<Record<string, unknown>>;
-  /** Machines to ask about the servers' health; without any, they are taken to be well. */
+  /** Machines of servers on ECS; a fake whose servers are all well unless given. */
   readonly cloud?: Cloud;
 }
 
@@ -83,14 +86,14 @@ Object.assign(MockMonitor.prototype, {
 
 /**
  * Runs the whole program in this process against Pulumi's own test monitor, once everything is registered.
- * Runs must follow one another. `load` is what the engine would run: index.ts, unless a test has another program.
+ * Runs must follow one another. `load` is the program: what index.ts does, unless a test has another one.
  * @throws what the program throws, or the first failure of an output.
  */
 export async function runProgram(
   stack: string,
   config: Readonly<Record<string, string>>,
   providers: Providers,
-  load: () => unknown = loadIndex,
+  load: () => unknown = () => program(providers.cloud),
 ): Promise<ProgramRun> {
   const resources: Registered[] = [];
   let failure: unknown;
@@ -122,8 +125,6 @@ export async function runProgram(
     "organization",
   );
   pulumi.runtime.setAllConfig({ ...config });
-  const { cloud: machines } = providers;
-  cloud.connect = machines && (() => machines);
   record(resources);
 
   process.on("unhandledRejection", failed);
@@ -146,10 +147,12 @@ export async function runProgram(
   }
 }
 
-function loadIndex(): unknown {
-  const index = join(programDir, "index.ts");
-  Reflect.deleteProperty(require.cache, index);
-  return require(index) as unknown;
+/** As index.ts, with another cloud. */
+function program(cloud: Cloud | undefined): unknown {
+  const settings = loadSettings();
+  const { servers, version } = settings;
+  const names = servers?.platform === "ecs" ? servers.nodes.map(({ name }) => name) : [];
+  return consulStack(settings, cloud ?? new FakeCloud({ names, version }));
 }
 
 /** Pulumi's mocks show inputs but no options: those are read from the request itself. */

@@ -1,29 +1,42 @@
-import { SecurityGroupRule } from "@pulumi/alicloud/ecs/securityGroupRule";
 import * as pulumi from "@pulumi/pulumi";
-import { ClusterDns } from "../components/kubernetes/dns";
+import { openNodesToServers } from "../components/ecs/network";
 import { agentLabels, KubernetesAgents } from "../components/kubernetes/agents";
-import { LocalNode, localLayout } from "../components/local/nodes";
-import { agentNode, agentNodeId, ports } from "../consul/config";
-import { KubernetesAgentsSettings, LocalAgentsSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
-import { ServerAccess } from "./servers";
+import { ClusterDns } from "../components/kubernetes/dns";
+import { LocalNode, localLayout } from "../components/local/nodes";
+import { agentNode, agentNodeId } from "../consul/config";
+import { KubernetesAgentsSettings, LocalAgentsSettings, Settings } from "../settings";
+import { Servers } from "./servers";
 
-/**
- * A DaemonSet of agents that join the given servers, and DNS for pods.
- * @returns what is left to be done for the latter, once the agents are up to date
- */
-export function createKubernetesAgents(
+/** Consul agents, one per node. */
+export interface Agents {
+  /** Settles once every agent runs what it is to run. */
+  readonly ready: pulumi.Output<unknown>;
+  /** What is to be put into CoreDNS by hand; empty where `up` does it. */
+  readonly dnsSnippet: pulumi.Output<string>;
+}
+
+/** The agents of the settings, which join the given servers. */
+export function createAgents(settings: Settings, servers: Servers, cluster: ClusterAccess | undefined): Agents {
+  const { agents } = settings;
+  if (agents?.platform === "kubernetes" && cluster) return createKubernetesAgents(settings, agents, servers, cluster);
+  if (agents?.platform === "local") describeLocalAgents(settings, agents, servers);
+  return { ready: pulumi.output(undefined), dnsSnippet: pulumi.output("") };
+}
+
+function createKubernetesAgents(
   settings: Settings,
   agents: KubernetesAgentsSettings,
-  servers: ServerAccess,
-  cluster: ClusterAccess,
-): pulumi.Output<string> {
+  servers: Servers,
+  { namespace, provider }: ClusterAccess,
+): Agents {
+  const { datacenter, retryJoin, caCertificate, gossipKey, agentToken } = servers.outputs;
   const { daemonSet } = new KubernetesAgents(
     "consul-agent",
     {
       settings: agents,
       version: settings.version,
-      namespace: cluster.namespace,
+      namespace,
       config: {
         logLevel: settings.logLevel,
         telemetryRetention: settings.telemetryRetention,
@@ -33,47 +46,32 @@ export function createKubernetesAgents(
         recursors: agents.recursors,
         extra: agents.extraConfig,
       },
-      ...servers,
+      datacenter,
+      retryJoin,
+      caCertificate,
+      gossipKey,
+      agentToken,
       // Servers first: an agent may be older than its servers, not newer.
-      dependsOn: servers.resources,
+      dependsOn: servers.ready,
     },
-    { providers: [cluster.provider] },
+    { providers: [provider] },
   );
-  if (agents.nodeSecurityGroupId !== undefined) openNodesToServers(agents.nodeSecurityGroupId, servers.serverAddresses);
-  const { namespace, provider } = cluster;
+  if (agents.nodeSecurityGroupId !== undefined) openNodesToServers(agents.nodeSecurityGroupId, servers.addresses);
   const { snippet } = new ClusterDns(
     "consul-dns",
     { settings: settings.dns, namespace, agents: agentLabels },
     { providers: [provider] },
   );
-  return pulumi.all([snippet, daemonSet.id]).apply(([text]) => text);
-}
-
-/** Gossip goes both ways: a cluster's own security group may not let the servers in. */
-function openNodesToServers(securityGroupId: string, addresses: readonly string[]): void {
-  for (const address of addresses) {
-    for (const ipProtocol of ["tcp", "udp"]) {
-      new SecurityGroupRule(`consul-nodes-gossip-${ipProtocol}-${address}`, {
-        securityGroupId,
-        type: "ingress",
-        ipProtocol,
-        portRange: `${ports.gossip}/${ports.gossip}`,
-        cidrIp: `${address}/32`,
-        description: "Gossip from a Consul server",
-        policy: "accept",
-        priority: 1,
-        nicType: "intranet",
-      });
-    }
-  }
+  return { ready: daemonSet.id, dnsSnippet: snippet };
 }
 
 /** Agents as processes on this machine, for `npm start`. */
-export function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: ServerAccess): void {
+function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: Servers): void {
+  const { datacenter, retryJoin, caCertificate, gossipKey, agentToken } = servers.outputs;
   for (const { name, address } of agents.nodes) {
     const node = pulumi
-      .all([servers.caCertificate, servers.gossipKey, servers.agentToken, servers.retryJoin, servers.datacenter])
-      .apply(([ca, gossipKey, agentToken, retryJoin, datacenter]) =>
+      .output({ datacenter, retryJoin, caCertificate, gossipKey, agentToken })
+      .apply(({ datacenter, retryJoin, caCertificate, ...secrets }) =>
         agentNode(
           {
             datacenter,
@@ -86,8 +84,8 @@ export function describeLocalAgents(settings: Settings, agents: LocalAgentsSetti
             recursors: [],
             extra: {},
           },
-          ca,
-          { gossipKey, agentToken },
+          caCertificate,
+          secrets,
           { name, address, id: agentNodeId(name) },
           localLayout(name),
         ),

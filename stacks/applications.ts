@@ -5,25 +5,52 @@ import { SnapshotCronJob } from "../components/kubernetes/snapshots";
 import { appRules, metricsRules, snapshotRules } from "../consul/access";
 import { ports } from "../consul/config";
 import { apiService } from "../consul/pod/pod";
-import { BackupsSettings, MonitoringSettings, Settings } from "../settings";
+import { MonitoringSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
-import { ServerAccess } from "./servers";
+import { Servers } from "./servers";
 
 /** Tokens of applications by their name, for the outputs. */
 export type AppTokens = Record<string, TokenReference>;
 
-/** What is in the cluster besides agents and servers: tokens of applications, and what Prometheus and Grafana need. */
-export function createOperations(
+/**
+ * What is in the cluster besides agents and servers: tokens of applications, snapshots of servers that run there, and
+ * what Prometheus and Grafana need.
+ * @returns the tokens of applications
+ */
+export function createApplications(
   settings: Settings,
-  servers: ServerAccess,
-  cluster: ClusterAccess,
+  servers: Servers,
+  cluster: ClusterAccess | undefined,
 ): pulumi.Output<AppTokens> {
-  const { apps, backups, monitoring } = settings;
-  const inCluster = settings.servers?.platform === "kubernetes" ? settings.servers : undefined;
-  const agentImage = settings.agents?.platform === "kubernetes" ? settings.agents.image : undefined;
-  const image = inCluster?.image ?? agentImage ?? `hashicorp/consul:${settings.version}`;
-  const namespace = monitoring?.namespace ?? cluster.namespace;
-  const holders: TokenHolder[] = (apps ?? []).map((app) => ({
+  if (cluster === undefined) return pulumi.output<AppTokens>({});
+  const { apps = [], monitoring } = settings;
+  const image = imageOf(settings);
+  const holders = holdersOf(settings, cluster);
+  const access =
+    settings.apps !== undefined || holders.length > 0
+      ? createTokens(settings, holders, servers, cluster, image)
+      : undefined;
+  createSnapshots(settings, servers, cluster, image, access?.tokens[snapshotTool]);
+  if (monitoring) createMonitoring(settings, monitoring, servers, cluster, access?.tokens[metricsTool]);
+  const tokens = apps.map(({ name }) => [name, access?.tokens[name]] as const);
+  return pulumi.output(Object.fromEntries(tokens)) as pulumi.Output<AppTokens>;
+}
+
+/** The servers' settings, where the servers are in the cluster. */
+function serversInCluster({ servers }: Settings) {
+  return servers?.platform === "kubernetes" ? servers : undefined;
+}
+
+/** An image with Consul, curl and a shell. */
+function imageOf(settings: Settings): string {
+  const agents = settings.agents?.platform === "kubernetes" ? settings.agents : undefined;
+  return serversInCluster(settings)?.image ?? agents?.image ?? `hashicorp/consul:${settings.version}`;
+}
+
+/** Everybody who gets a token: applications, and the tools of this program. */
+function holdersOf(settings: Settings, { namespace }: ClusterAccess): TokenHolder[] {
+  const { apps = [], backups, monitoring } = settings;
+  const holders: TokenHolder[] = apps.map((app) => ({
     name: app.name,
     rules: appRules(app),
     namespace: app.namespace,
@@ -31,77 +58,96 @@ export function createOperations(
     generation: app.tokenGeneration,
     revokeOld: app.revokeOldToken,
   }));
-  if (inCluster && backups) holders.push({ ...tool("consul-snapshots", snapshotRules), namespace: cluster.namespace });
-  if (monitoring?.scrape) holders.push({ ...tool("consul-metrics", metricsRules), namespace });
-  const access = apps !== undefined || holders.length > 0 ? createTokens() : undefined;
-  const snapshotToken = access?.tokens["consul-snapshots"];
-  if (inCluster && backups && snapshotToken) createSnapshots(backups, inCluster.storage.class, snapshotToken);
-  if (monitoring) createMonitoring(monitoring, access?.tokens["consul-metrics"]);
-  const tokens = (apps ?? []).map(({ name }) => [name, access?.tokens[name]] as const);
-  return pulumi.output(Object.fromEntries(tokens)) as pulumi.Output<AppTokens>;
-
-  function createTokens(): AccessTokens {
-    return new AccessTokens(
-      "consul-access",
-      {
-        holders,
-        stack: pulumi.getStack(),
-        namespace: cluster.namespace,
-        image,
-        serverUrls: servers.serverUrls,
-        serversInCluster: inCluster !== undefined,
-        caCertificate: servers.caCertificate,
-        managementToken: servers.managementToken,
-        protect: settings.protect,
-      },
-      { providers: [cluster.provider], dependsOn: servers.resources },
-    );
+  if (serversInCluster(settings) && backups) holders.push({ ...tool(snapshotTool, snapshotRules), namespace });
+  if (monitoring?.scrape) {
+    holders.push({ ...tool(metricsTool, metricsRules), namespace: monitoring.namespace ?? namespace });
   }
-
-  function createSnapshots(wanted: BackupsSettings, storageClass: string, token: pulumi.Output<TokenReference>) {
-    const { namespace } = cluster;
-    new SnapshotCronJob(
-      "consul-snapshots",
-      {
-        snapshots: { everyHours: wanted.everyHours, keep: wanted.keep },
-        namespace,
-        image,
-        serverUrl: pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`,
-        caCertificate: servers.caCertificate,
-        token,
-        volumeSize: wanted.volumeSize,
-        storageClass,
-        protect: settings.protect,
-      },
-      { providers: [cluster.provider] },
-    );
-  }
-
-  function createMonitoring(
-    { labels, rules, dashboard }: MonitoringSettings,
-    token: pulumi.Output<TokenReference> | undefined,
-  ) {
-    const { datacenter, retryJoin, caCertificate } = servers;
-    new Monitoring(
-      "consul-monitoring",
-      {
-        namespace,
-        consulNamespace: cluster.namespace,
-        labels,
-        rules,
-        dashboard,
-        scrape: token && {
-          token,
-          datacenter,
-          caCertificate,
-          serverAddresses: inCluster ? undefined : retryJoin,
-          snapshots: settings.backups !== undefined,
-        },
-      },
-      { providers: [cluster.provider] },
-    );
-  }
+  return holders;
 }
+
+function createTokens(
+  settings: Settings,
+  holders: readonly TokenHolder[],
+  servers: Servers,
+  cluster: ClusterAccess,
+  image: string,
+): AccessTokens {
+  const { serverUrls, caCertificate, managementToken } = servers.outputs;
+  return new AccessTokens(
+    "consul-access",
+    {
+      holders,
+      stack: pulumi.getStack(),
+      namespace: cluster.namespace,
+      image,
+      serverUrls,
+      serversInCluster: serversInCluster(settings) !== undefined,
+      caCertificate,
+      managementToken,
+      protect: settings.protect,
+    },
+    { providers: [cluster.provider], dependsOn: servers.ready },
+  );
+}
+
+/** Snapshots of servers in the cluster; those on machines take their own. */
+function createSnapshots(
+  settings: Settings,
+  servers: Servers,
+  { namespace, provider }: ClusterAccess,
+  image: string,
+  token: pulumi.Output<TokenReference> | undefined,
+): void {
+  const { backups } = settings;
+  const inCluster = serversInCluster(settings);
+  if (!inCluster || !backups || !token) return;
+  new SnapshotCronJob(
+    "consul-snapshots",
+    {
+      snapshots: { everyHours: backups.everyHours, keep: backups.keep },
+      namespace,
+      image,
+      serverUrl: pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`,
+      caCertificate: servers.outputs.caCertificate,
+      token,
+      volumeSize: backups.volumeSize,
+      storageClass: inCluster.storage.class,
+      protect: settings.protect,
+    },
+    { providers: [provider] },
+  );
+}
+
+function createMonitoring(
+  settings: Settings,
+  { namespace, labels, rules, dashboard }: MonitoringSettings,
+  servers: Servers,
+  cluster: ClusterAccess,
+  token: pulumi.Output<TokenReference> | undefined,
+): void {
+  const { datacenter, retryJoin, caCertificate } = servers.outputs;
+  new Monitoring(
+    "consul-monitoring",
+    {
+      namespace: namespace ?? cluster.namespace,
+      consulNamespace: cluster.namespace,
+      labels,
+      rules,
+      dashboard,
+      scrape: token && {
+        token,
+        datacenter,
+        caCertificate,
+        serverAddresses: serversInCluster(settings) ? undefined : retryJoin,
+        snapshots: settings.backups !== undefined,
+      },
+    },
+    { providers: [cluster.provider] },
+  );
+}
+
+const snapshotTool = "consul-snapshots";
+const metricsTool = "consul-metrics";
 
 /** A tool of this program: its token is one of a kind. */
 function tool(name: string, rules: readonly string[]) {

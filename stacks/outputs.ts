@@ -74,17 +74,14 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
     expiry: true,
     daysLeft: true,
   };
-  const reader = {};
-  for (const field of Object.keys(names) as (keyof ConsulOutputs)[]) {
-    Object.defineProperty(reader, field, { enumerable: true, get: () => readField(field) });
-  }
-  return new Proxy(reader as ConsulOutputs, {
-    get(target, field, receiver) {
+  return new Proxy(names as unknown as ConsulOutputs, {
+    get(target, field) {
+      if (Object.hasOwn(target, field)) return readField(field as keyof ConsulOutputs);
       // What TypeScript refuses at compile time, said at run time: Output<any>, JavaScript, a reader of another release.
       if (typeof field === "string" && !(field in target) && !/^_|^then$|^toJSON$/.test(field)) {
         throw new Error(`there is no output "${field}" of a Consul stack; there are ${Object.keys(names).join(", ")}`);
       }
-      return Reflect.get(target, field, receiver) as unknown;
+      return undefined;
     },
   });
 

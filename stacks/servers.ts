@@ -1,12 +1,14 @@
 import * as pulumi from "@pulumi/pulumi";
 import { BackupBucket } from "../components/ecs/backup-bucket";
+import { Cloud } from "../components/ecs/cloud";
 import { EcsServers } from "../components/ecs/servers";
+import { ClusterAccess } from "../components/kubernetes/cluster";
 import { KubernetesServers } from "../components/kubernetes/servers";
 import { LocalNode, localLayout } from "../components/local/nodes";
 import { Trust } from "../components/trust";
-import { serverAclObjects } from "../consul/acl";
-import { ports, ServerConfig, serverNode } from "../consul/config";
+import { ports, ServerConfig } from "../consul/config";
 import { serverPodNames, serverPods } from "../consul/pod/pod";
+import { isNewer } from "../consul/upgrade";
 import {
   EcsServersSettings,
   KubernetesServersSettings,
@@ -14,89 +16,96 @@ import {
   ServersSettings,
   Settings,
 } from "../settings";
-import { ClusterAccess } from "../components/kubernetes/cluster";
+import { ConsulOutputs, consulOutputs } from "./outputs";
 
-/** What agents, outputs and application stacks need of the servers, wherever these come from. */
-export interface ServerAccess {
-  readonly datacenter: pulumi.Input<string>;
-  readonly retryJoin: pulumi.Input<string[]>;
+/** What of the outputs says where the servers are and how to speak to them: this stack's own, or another one's. */
+export const serverOutputNames = [
+  "datacenter",
+  "retryJoin",
+  "serverNames",
+  "serverUrls",
+  "caCertificate",
+  "gossipKey",
+  "agentToken",
+  "managementToken",
+  "expiry",
+] as const satisfies readonly (keyof ConsulOutputs)[];
+
+export type ServerOutputs = Pick<ConsulOutputs, (typeof serverOutputNames)[number]>;
+
+/** Consul servers, wherever they come from. */
+export interface Servers {
+  readonly outputs: ServerOutputs;
   /** Addresses, where this stack knows them beforehand. */
-  readonly serverAddresses: readonly string[];
-  readonly serverNames: pulumi.Input<string[]>;
-  readonly serverUrls: pulumi.Input<string[]>;
-  readonly caCertificate: pulumi.Output<string>;
-  /** Secret. */
-  readonly gossipKey: pulumi.Output<string>;
-  /** Secret. */
-  readonly agentToken: pulumi.Output<string>;
-  /** Secret. */
-  readonly managementToken: pulumi.Output<string>;
-  readonly expiry: pulumi.Output<{ ca: string; serverCertificate: string; gossipKey: string }>;
+  readonly addresses: readonly string[];
   /** What has to be there, and well, before anybody asks the servers for something; where this stack makes them. */
-  readonly resources: pulumi.Output<pulumi.Resource[]>;
-  /** Does what is to be done to the servers once their agents are up to date, and says when. */
-  readonly settle: (agents: pulumi.Input<unknown>) => pulumi.Output<void>;
+  readonly ready: pulumi.Output<pulumi.Resource[]>;
+  /** Takes away gossip keys and agents' tokens that no node needs any more, after something; says when. */
+  retire(after: pulumi.Output<unknown>): pulumi.Output<void>;
 }
 
-/** ServersSettings and the trust they stand on. `cluster` is where those in Kubernetes go. */
-export function createServers(
-  settings: Settings,
-  servers: ServersSettings,
-  cluster: ClusterAccess | undefined,
-): ServerAccess {
+/** The servers of the settings: made by this stack, or read from another one's outputs. */
+export function createServers(settings: Settings, cloud: Cloud, cluster: ClusterAccess | undefined): Servers {
+  const { servers } = settings;
+  if (servers === undefined) return serversOfAnotherStack(settings);
   const places = placesOf(servers, settings.cluster?.namespace ?? "");
   const hosts = places.map(({ host }) => host);
-  const config: ServerConfig = {
-    datacenter: settings.datacenter,
-    logLevel: settings.logLevel,
-    retryJoin: hosts,
-    telemetryRetention: settings.telemetryRetention,
-    raftMultiplier: settings.raftMultiplier,
-    serverCount: places.length,
-    ui: servers.platform === "kubernetes" ? servers.ui !== undefined : servers.ui,
-    localAddress: "127.0.0.1",
-    joinFirst: settings.migration?.servers ?? [],
-    tls: settings.migration?.tls,
-  };
-  const trust = new Trust("consul-trust", {
-    datacenter: settings.datacenter,
-    servers: places,
-    gossip: settings.gossip,
-    certificates: settings.certificates,
-    tokens: settings.tokens,
-    protect: settings.protect,
-  });
-
-  let resources = pulumi.output<pulumi.Resource[]>([]);
-  let settle: ServerAccess["settle"] = (agents) => pulumi.all([agents]).apply(() => undefined);
-  if (servers.platform === "ecs") {
-    const made = createEcsServers(settings, servers, config, trust);
-    resources = made.ready.apply(() => [made]);
-    settle = (agents) => made.gate.retire(pulumi.all([made.ready, agents]));
-  } else if (servers.platform === "kubernetes") {
-    const made = createKubernetesServers(settings, servers, config, trust, cluster);
-    resources = pulumi.output([made.ready]);
-    settle = made.retire;
-  } else describeLocalServers(servers, config, trust);
-
-  const { caCertificate, gossipKey, agentToken, managementToken } = trust;
-  const firstExpiry = pulumi
-    .all(trust.servers.map(({ certExpires }) => certExpires))
-    .apply((times) => [...times].sort()[0] ?? "");
+  const trust = new Trust("consul-trust", { ...settings, servers: places });
+  const config = serverConfig(settings, servers, hosts);
   return {
-    datacenter: settings.datacenter,
-    retryJoin: hosts,
-    serverAddresses: places.flatMap(({ addresses }) => addresses),
-    serverNames: places.map(({ name }) => name),
-    serverUrls: hosts.map((host) => `https://${host}:${ports.https}`),
-    caCertificate,
-    gossipKey,
-    agentToken,
-    managementToken,
-    expiry: pulumi.output({ ca: trust.caExpires, serverCertificate: firstExpiry, gossipKey: trust.gossipDue }),
-    resources,
-    settle,
+    outputs: {
+      datacenter: pulumi.output(settings.datacenter),
+      retryJoin: pulumi.output(hosts),
+      serverNames: pulumi.output(places.map(({ name }) => name)),
+      serverUrls: pulumi.output(hosts.map((host) => `https://${host}:${ports.https}`)),
+      caCertificate: trust.caCertificate,
+      gossipKey: trust.gossipKey,
+      agentToken: trust.agentToken,
+      managementToken: trust.managementToken,
+      expiry: pulumi.output({
+        ca: trust.caExpires,
+        serverCertificate: trust.serverCertificateExpires,
+        gossipKey: trust.gossipDue,
+      }),
+    },
+    addresses: places.flatMap(({ addresses }) => addresses),
+    ...platform(),
   };
+
+  function platform(): Pick<Servers, "ready" | "retire"> {
+    switch (servers?.platform) {
+      case "ecs": {
+        const machines = createEcsServers(settings, servers, config, trust, cloud);
+        return { ready: machines.ready, retire: (after) => machines.retire(after) };
+      }
+      case "kubernetes": {
+        const pods = createKubernetesServers(settings, servers, config, trust, cluster);
+        return { ready: pods.ready, retire: (after) => pods.retire(after) };
+      }
+      case "local":
+        describeLocalServers(servers, config, trust);
+    }
+    return nothingToDo;
+  }
+}
+
+/** For servers that are not this stack's to change, and for those that run here. */
+const nothingToDo: Pick<Servers, "ready" | "retire"> = {
+  ready: pulumi.output<pulumi.Resource[]>([]),
+  retire: (after) => after.apply(() => undefined),
+};
+
+function serversOfAnotherStack({ serversStack, version }: Settings): Servers {
+  if (serversStack === undefined) throw new Error("settings without servers and without serversStack");
+  const outputs = consulOutputs(new pulumi.StackReference(serversStack));
+  // The other stack says what its servers run once they all do.
+  const ready = outputs.consulVersion.apply((servers): pulumi.Resource[] => {
+    if (!isNewer(version, servers)) return [];
+    throw new pulumi.RunError(
+      `consul:version is ${version}, but the servers of ${serversStack} run ${servers}: update that stack first`,
+    );
+  });
+  return { ...nothingToDo, outputs, addresses: [], ready };
 }
 
 /** Where each server is found, by address or by name, and what its certificate says of it. */
@@ -111,25 +120,46 @@ function placesOf(servers: ServersSettings, namespace: string) {
   return servers.nodes.map(({ name, address }) => ({ name, host: address, addresses: [address], dnsNames: [] }));
 }
 
+function serverConfig(settings: Settings, servers: ServersSettings, hosts: readonly string[]): ServerConfig {
+  return {
+    datacenter: settings.datacenter,
+    logLevel: settings.logLevel,
+    retryJoin: hosts,
+    telemetryRetention: settings.telemetryRetention,
+    raftMultiplier: settings.raftMultiplier,
+    serverCount: hosts.length,
+    ui: servers.platform === "kubernetes" ? servers.ui !== undefined : servers.ui,
+    localAddress: "127.0.0.1",
+    joinFirst: settings.migration?.servers ?? [],
+    tls: settings.migration?.tls,
+  };
+}
+
 function createKubernetesServers(
-  settings: Settings,
-  servers: KubernetesServersSettings,
+  deployment: Settings,
+  settings: KubernetesServersSettings,
   config: ServerConfig,
   trust: Trust,
   cluster: ClusterAccess | undefined,
-) {
-  if (!cluster || !settings.cluster) throw new Error("settings with servers in a cluster and without the cluster");
-  const pods = serverPods(servers.count, settings.cluster.namespace);
+): KubernetesServers {
+  if (!cluster || !deployment.cluster) throw new Error("settings with servers in a cluster and without the cluster");
+  const pods = serverPods(settings.count, deployment.cluster.namespace);
   const { namespace, keeper, provider } = cluster;
   return new KubernetesServers(
     "consul-server",
-    { settings: servers, config, stack: settings, namespace, pods, trust, keeper },
+    { settings, config, deployment, namespace, pods, trust, keeper },
     { providers: [provider] },
   );
 }
 
-function createEcsServers(settings: Settings, servers: EcsServersSettings, config: ServerConfig, trust: Trust) {
-  const { protect, backups, datacenter } = settings;
+function createEcsServers(
+  deployment: Settings,
+  settings: EcsServersSettings,
+  config: ServerConfig,
+  trust: Trust,
+  cloud: Cloud,
+): EcsServers {
+  const { protect, backups, datacenter } = deployment;
   const copies = backups?.bucket === undefined ? undefined : { bucket: backups.bucket, prefix: backups.prefix };
   const bucket =
     backups &&
@@ -138,46 +168,27 @@ function createEcsServers(settings: Settings, servers: EcsServersSettings, confi
       ...copies,
       days: backups.bucketDays,
       datacenter,
-      roleName: servers.roleName,
-      tags: servers.tags,
+      roleName: settings.roleName,
+      tags: settings.tags,
       protect,
     });
   return new EcsServers("consul", {
-    settings: servers,
+    settings,
     config,
-    stack: settings,
+    deployment,
     trust,
+    cloud,
     snapshots: backups && { everyHours: backups.everyHours, keep: backups.keep, copies },
-    roleName: bucket?.roleName ?? servers.roleName,
+    roleName: bucket?.roleName ?? settings.roleName,
     // Both have something in the cluster that talks to the servers themselves.
-    apiForNodes: settings.apps !== undefined || settings.monitoring !== undefined,
+    apiForNodes: deployment.apps !== undefined || deployment.monitoring !== undefined,
   });
 }
 
 function describeLocalServers(servers: LocalServersSettings, config: ServerConfig, trust: Trust): void {
-  const serverTokens = pulumi.all(
-    trust.servers.map(({ name, agentToken }) => agentToken.apply((secret) => ({ node: name, secret }))),
-  );
-  const acl = pulumi
-    .all([serverTokens, trust.agentToken])
-    .apply(([tokens, agents]) =>
-      serverAclObjects({ datacenter: config.datacenter, servers: tokens, agents: [agents] }),
-    );
-  for (const [i, { name, address }] of servers.nodes.entries()) {
-    const server = trust.servers[i];
-    if (!server) throw new Error(`no certificate was made for server ${name}`);
-    const node = pulumi
-      .all([trust.caCertificate, trust.gossipKey, server.cert, server.key, trust.managementToken, server.agentToken])
-      .apply(([ca, gossipKey, cert, key, managementToken, agentToken]) =>
-        serverNode(
-          // All nodes share one loopback here, so plain HTTP is on the node's own address.
-          { ...config, localAddress: address },
-          ca,
-          { gossipKey, cert, key, managementToken, agentToken },
-          { name, address },
-          localLayout(name),
-        ),
-      );
-    new LocalNode(name, { node, acl });
+  for (const { name, address } of servers.nodes) {
+    // All nodes share one loopback here, so plain HTTP is on the node's own address.
+    const own = { ...config, localAddress: address };
+    new LocalNode(name, { node: trust.serverNode(name, own, { name, address }, localLayout(name)), acl: trust.acl });
   }
 }

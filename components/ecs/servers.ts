@@ -3,22 +3,24 @@ import { EcsDisk } from "@pulumi/alicloud/ecs/ecsDisk";
 import { EcsDiskAttachment } from "@pulumi/alicloud/ecs/ecsDiskAttachment";
 import { Instance } from "@pulumi/alicloud/ecs/instance";
 import { SecurityGroup } from "@pulumi/alicloud/ecs/securityGroup";
-import { SecurityGroupRule } from "@pulumi/alicloud/ecs/securityGroupRule";
 import * as pulumi from "@pulumi/pulumi";
-import { serverAclObjects } from "../../consul/acl";
-import { ports, ServerConfig, serverNode } from "../../consul/config";
+import { ServerConfig } from "../../consul/config";
+import { machineLayout } from "../../consul/machine/layout";
 import { Snapshots } from "../../consul/machine/snapshots";
-import { machineLayout, renderUserData } from "../../consul/machine/user-data";
+import { renderUserData } from "../../consul/machine/user-data";
 import { EcsServersSettings, Settings } from "../../settings";
-import { QuorumGate } from "./gate";
 import { Trust } from "../trust";
+import { Cloud } from "./cloud";
+import { QuorumGate } from "./gate";
+import { createSecurityGroup } from "./network";
 
 export interface EcsServersArgs {
   readonly settings: EcsServersSettings;
   readonly config: ServerConfig;
-  /** What is the whole stack's and decides how machines are made and changed. */
-  readonly stack: Settings;
+  /** What is the whole deployment's and decides how machines are made and changed. */
+  readonly deployment: Settings;
   readonly trust: Trust;
+  readonly cloud: Cloud;
   /** Snapshots that the servers take. */
   readonly snapshots: Snapshots | undefined;
   /** RAM role of the machines. */
@@ -27,196 +29,149 @@ export interface EcsServersArgs {
   readonly apiForNodes: boolean;
 }
 
+type Node = EcsServersSettings["nodes"][number];
+
+/** What the machines have in common. */
+interface Shared {
+  readonly securityGroup: SecurityGroup;
+  readonly deploymentSet: EcsDeploymentSet | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
 /** Consul servers on ECS machines: one after another, each with its own data disk and a fixed private address. */
 export class EcsServers extends pulumi.ComponentResource {
   readonly instanceIds: pulumi.Output<string>[];
-  readonly gate: QuorumGate;
-  /** Resolves once every server is a healthy voter. */
-  readonly ready: pulumi.Output<void>;
+  /** This component, once every server is a healthy voter. */
+  readonly ready: pulumi.Output<pulumi.Resource[]>;
+  private readonly gate: QuorumGate;
 
-  constructor(name: string, args: EcsServersArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    private readonly name: string,
+    private readonly args: EcsServersArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("consul:index:EcsServers", name, {}, opts);
-    const { settings, trust, stack } = args;
-    const { protect } = stack;
-    const parent = { parent: this };
-    const tag = { key: "consul-datacenter", value: args.config.datacenter };
+    const { settings, trust, deployment, cloud, apiForNodes } = args;
+    const { datacenter } = args.config;
+    const tag = { key: "consul-datacenter", value: datacenter };
     const tags = { ...settings.tags, [tag.key]: tag.value };
     const servers = settings.nodes.map((node) => node.name);
-    this.gate = new QuorumGate({ servers, vpcId: settings.vpcId, tag, settings: stack, trust });
-    const { gate } = this;
-
-    const securityGroup = createSecurityGroup();
-    const deploymentSet = createDeploymentSet();
-    const serverTokens = pulumi.all(
-      trust.servers.map(({ name: node, agentToken }) => agentToken.apply((secret) => ({ node, secret }))),
-    );
-    const machines = createMachinesInTurn();
+    this.gate = new QuorumGate({ cloud, servers, vpcId: settings.vpcId, tag, settings: deployment, trust });
+    const securityGroup = createSecurityGroup(name, { settings, datacenter, apiForNodes, tags }, { parent: this });
+    const machines = this.createMachinesInTurn({ securityGroup, deploymentSet: this.createDeploymentSet(), tags });
     this.instanceIds = machines.map(({ instance }) => instance.id);
-    this.ready = gate.ready(this.instanceIds);
+    this.ready = this.gate.ready(this.instanceIds).apply(() => [this]);
     this.registerOutputs({});
+  }
 
-    function createSecurityGroup(): SecurityGroup {
-      const group = new SecurityGroup(
-        `${name}-sg`,
-        {
-          securityGroupName: `consul-${args.config.datacenter}-servers`,
-          description: "Consul servers: RPC and gossip from servers and agents, HTTPS from the API networks",
-          vpcId: settings.vpcId,
-          // Members get no way around the rules below.
-          innerAccessPolicy: "Drop",
-          tags,
-        },
-        parent,
-      );
-      const servers = settings.nodes.map(({ address }) => `${address}/32`);
-      for (const cidr of new Set([...servers, ...settings.allowedCidrs.nodes])) {
-        allow("rpc", "tcp", `${ports.rpc}/${ports.rpc}`, cidr, "RPC");
-        allow("gossip-tcp", "tcp", `${ports.gossip}/${ports.gossip}`, cidr, "Gossip");
-        allow("gossip-udp", "udp", `${ports.gossip}/${ports.gossip}`, cidr, "Gossip");
-      }
-      const { api, nodes } = settings.allowedCidrs;
-      for (const cidr of new Set([...api, ...(args.apiForNodes ? nodes : [])])) {
-        allow("https", "tcp", `${ports.https}/${ports.https}`, cidr, "HTTPS API and UI");
-      }
-      return group;
+  /** Takes away gossip keys and agents' tokens that no node needs any more, after something; says when. */
+  retire(after: pulumi.Output<unknown>): pulumi.Output<void> {
+    return this.gate.retire(pulumi.all([this.ready, after]));
+  }
 
-      function allow(what: string, ipProtocol: string, portRange: string, cidrIp: string, description: string) {
-        new SecurityGroupRule(
-          `${name}-${what}-${cidrIp.replace("/", "-")}`,
-          {
-            securityGroupId: group.id,
-            type: "ingress",
-            ipProtocol,
-            portRange,
-            cidrIp,
-            description,
-            policy: "accept",
-            priority: 1,
-            // Left out, the provider sends "<nil>"; its documented default is wrong in a VPC (reference/alicloud.md §3).
-            nicType: "intranet",
-          },
-          parent,
-        );
-      }
+  /** Distinct physical hosts, where zones alone do not give them. */
+  private createDeploymentSet(): EcsDeploymentSet | undefined {
+    const { nodes } = this.args.settings;
+    if (new Set(nodes.map(({ zone }) => zone)).size >= nodes.length) return undefined;
+    return new EcsDeploymentSet(
+      `${this.name}-hosts`,
+      { strategy: "Availability", deploymentSetName: `consul-${this.args.config.datacenter}-servers` },
+      { parent: this },
+    );
+  }
+
+  private createMachinesInTurn(shared: Shared) {
+    const machines: ReturnType<EcsServers["createMachine"]>[] = [];
+    for (const node of this.args.settings.nodes) {
+      const previous = machines.at(-1);
+      // The chain is dependsOn and nothing else: no input of one server comes from another, so the engine updates
+      // them one by one and never sweeps one away because of another.
+      const after = previous ? [previous.instance, previous.attachment] : [];
+      machines.push(this.createMachine(node, shared, after));
     }
+    return machines;
+  }
 
-    /** Distinct physical hosts, where zones alone do not give them. */
-    function createDeploymentSet(): EcsDeploymentSet | undefined {
-      const zones = new Set(settings.nodes.map(({ zone }) => zone));
-      if (zones.size >= settings.nodes.length) return undefined;
-      return new EcsDeploymentSet(
-        `${name}-hosts`,
-        { strategy: "Availability", deploymentSetName: `consul-${args.config.datacenter}-servers` },
-        parent,
-      );
-    }
+  private createMachine(node: Node, shared: Shared, after: pulumi.Resource[]) {
+    const disk = this.createDataDisk(node, shared);
+    const instance = this.createInstance(node, shared, disk, after);
+    const attachment = new EcsDiskAttachment(
+      `${this.name}-${node.name}-attachment`,
+      { diskId: disk.id, instanceId: instance.id },
+      // The disk goes with the machine's end; taking it from a running machine would be pulling it out.
+      { parent: this, deletedWith: instance, deleteBeforeReplace: true },
+    );
+    return { instance, attachment };
+  }
 
-    function createMachinesInTurn() {
-      const made: { instance: Instance; attachment: EcsDiskAttachment }[] = [];
-      for (const node of settings.nodes) {
-        const previous = made.at(-1);
-        // The chain is dependsOn and nothing else: no input of one server comes from another, so the engine updates
-        // them one by one and never sweeps one away because of another.
-        const after = previous ? [previous.instance, previous.attachment] : [];
-        made.push(createMachine(node, after));
-      }
-      return made;
-    }
+  private createDataDisk(node: Node, { tags }: Shared): EcsDisk {
+    const { dataDisk } = this.args.settings;
+    return new EcsDisk(
+      `${this.name}-${node.name}-data`,
+      {
+        zoneId: node.zone,
+        diskName: `${node.name}-data`,
+        description: `Raft data of ${node.name}`,
+        category: dataDisk.category,
+        size: dataDisk.size,
+        performanceLevel: dataDisk.category === "cloud_essd" ? dataDisk.performanceLevel : undefined,
+        encrypted: true,
+        kmsKeyId: dataDisk.kmsKeyId,
+        deleteWithInstance: false,
+        // Grows without a reboot; the default does not.
+        type: "online",
+        tags,
+      },
+      { parent: this, protect: this.args.deployment.protect },
+    );
+  }
 
-    function createMachine(node: EcsServersSettings["nodes"][number], after: pulumi.Resource[]) {
-      const { dataDisk } = settings;
-      const disk = new EcsDisk(
-        `${name}-${node.name}-data`,
-        {
-          zoneId: node.zone,
-          diskName: `${node.name}-data`,
-          description: `Raft data of ${node.name}`,
-          category: dataDisk.category,
-          size: dataDisk.size,
-          performanceLevel: dataDisk.category === "cloud_essd" ? dataDisk.performanceLevel : undefined,
-          encrypted: true,
-          kmsKeyId: dataDisk.kmsKeyId,
-          deleteWithInstance: false,
-          // Grows without a reboot; the default does not.
-          type: "online",
-          tags,
-        },
-        { ...parent, protect },
-      );
-      const instance = new Instance(
-        `${name}-${node.name}`,
-        {
-          instanceName: node.name,
-          hostName: node.name,
-          availabilityZone: node.zone,
-          vswitchId: node.vswitchId,
-          privateIp: node.address,
-          securityGroups: [securityGroup.id],
-          deploymentSetId: deploymentSet?.id,
-          instanceType: settings.instanceType,
-          imageId: settings.imageId,
-          systemDiskCategory: settings.systemDisk.category,
-          systemDiskSize: settings.systemDisk.size,
-          systemDiskEncrypted: true,
-          instanceChargeType: "PostPaid",
-          internetMaxBandwidthOut: 0,
-          httpEndpoint: "enabled",
-          httpTokens: settings.metadataTokens,
-          keyName: settings.keyName,
-          roleName: args.roleName,
-          userData: userData(node, disk.id),
-          tags: { ...tags, ...gate.tags },
-        },
-        {
-          ...parent,
-          protect,
-          dependsOn: after,
-          hooks: { beforeUpdate: [gate.hook(node.name)] },
-          additionalSecretOutputs: ["userData"],
-          customTimeouts: { create: "20m", update: "20m", delete: "20m" },
-        },
-      );
-      const attachment = new EcsDiskAttachment(
-        `${name}-${node.name}-attachment`,
-        { diskId: disk.id, instanceId: instance.id },
-        // The disk goes with the machine's end; taking it from a running machine would be pulling it out.
-        { ...parent, deletedWith: instance, deleteBeforeReplace: true },
-      );
-      return { instance, attachment };
-    }
+  private createInstance(node: Node, shared: Shared, disk: EcsDisk, after: pulumi.Resource[]): Instance {
+    const { settings, roleName, deployment } = this.args;
+    return new Instance(
+      `${this.name}-${node.name}`,
+      {
+        instanceName: node.name,
+        hostName: node.name,
+        availabilityZone: node.zone,
+        vswitchId: node.vswitchId,
+        privateIp: node.address,
+        securityGroups: [shared.securityGroup.id],
+        deploymentSetId: shared.deploymentSet?.id,
+        instanceType: settings.instanceType,
+        imageId: settings.imageId,
+        systemDiskCategory: settings.systemDisk.category,
+        systemDiskSize: settings.systemDisk.size,
+        systemDiskEncrypted: true,
+        instanceChargeType: "PostPaid",
+        internetMaxBandwidthOut: 0,
+        httpEndpoint: "enabled",
+        httpTokens: settings.metadataTokens,
+        keyName: settings.keyName,
+        roleName,
+        userData: this.userData(node, disk.id),
+        tags: { ...shared.tags, ...this.gate.tags },
+      },
+      {
+        parent: this,
+        protect: deployment.protect,
+        dependsOn: after,
+        hooks: { beforeUpdate: [this.gate.hook(node.name)] },
+        additionalSecretOutputs: ["userData"],
+        customTimeouts: { create: "20m", update: "20m", delete: "20m" },
+      },
+    );
+  }
 
-    /** Base64 by ourselves: what the provider reads back is then what was given. */
-    function userData(node: EcsServersSettings["nodes"][number], diskId: pulumi.Output<string>): pulumi.Output<string> {
-      const server = trust.servers.find((candidate) => candidate.name === node.name);
-      if (!server) throw new Error(`no certificate was made for server ${node.name}`);
-      const { caCertificate, gossipKey, managementToken } = trust;
-      const secrets = pulumi
-        .all([gossipKey, server.cert, server.key, managementToken, server.agentToken])
-        .apply(([gossipKey, cert, key, managementToken, agentToken]) => ({
-          gossipKey,
-          cert,
-          key,
-          managementToken,
-          agentToken,
-        }));
-      const acl = pulumi
-        .all([serverTokens, trust.agentToken])
-        .apply(([servers, agents]) =>
-          serverAclObjects({ datacenter: args.config.datacenter, servers, agents: [agents] }),
-        );
-      const text = pulumi.all([diskId, caCertificate, secrets, acl]).apply(([diskId, ca, secrets, acl]) =>
-        renderUserData({
-          node: serverNode(args.config, ca, secrets, node, machineLayout),
-          version: stack.version,
-          downloadMirror: stack.downloadMirror,
-          downloadSha256: stack.downloadSha256,
-          diskId,
-          managementToken: secrets.managementToken,
-          acl,
-          snapshots: args.snapshots,
-        }),
-      );
-      return pulumi.secret(text.apply((plain) => Buffer.from(plain).toString("base64")));
-    }
+  /** Base64 by ourselves: what the provider reads back is then what was given. */
+  private userData(server: Node, diskId: pulumi.Output<string>): pulumi.Output<string> {
+    const { trust, config, deployment, snapshots } = this.args;
+    const { version, downloadMirror, downloadSha256 } = deployment;
+    const { managementToken, acl } = trust;
+    const node = trust.serverNode(server.name, config, server, machineLayout);
+    const text = pulumi
+      .output({ node, diskId, managementToken, acl })
+      .apply((parts) => renderUserData({ ...parts, version, downloadMirror, downloadSha256, snapshots }));
+    return pulumi.secret(text.apply((plain) => Buffer.from(plain).toString("base64")));
   }
 }

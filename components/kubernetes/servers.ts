@@ -9,10 +9,9 @@ import { Ingress } from "@pulumi/kubernetes/networking/v1/ingress";
 import { PodDisruptionBudget } from "@pulumi/kubernetes/policy/v1/podDisruptionBudget";
 import type { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
-import { serverAclObjects } from "../../consul/acl";
-import { ports, ServerConfig, serverNode, trustMark } from "../../consul/config";
+import { ports, ServerConfig, trustPattern } from "../../consul/config";
 import { readScript, withApi } from "../../consul/scripts";
-import { refusedAuthorities, refusedVersion } from "../../consul/quorum";
+import { refusedStep, setTo } from "../../consul/upgrade";
 import { stableJson } from "../../consul/node";
 import {
   apiService,
@@ -35,7 +34,7 @@ export interface KubernetesServersArgs {
   readonly settings: KubernetesServersSettings;
   readonly config: ServerConfig;
   /** What is the whole stack's and decides how servers are changed. */
-  readonly stack: Pick<Settings, "version" | "certificates" | "gate" | "gossip" | "tokens">;
+  readonly deployment: Pick<Settings, "version" | "certificates" | "gate" | "gossip" | "tokens">;
   readonly namespace: pulumi.Input<string>;
   /** One for each server, in the order of the StatefulSet's ordinals. */
   readonly pods: readonly ServerPod[];
@@ -50,13 +49,13 @@ export interface KubernetesServersArgs {
  */
 export class KubernetesServers extends pulumi.ComponentResource {
   /** There once the servers are up to date and have their ACLs. Not the component: that is what `retire` makes as well. */
-  readonly ready: pulumi.Resource;
+  readonly ready: pulumi.Output<pulumi.Resource[]>;
   /** Takes away gossip keys and agents' tokens that no node needs any more, once the agents are up to date. */
-  readonly retire: (agents: pulumi.Input<unknown>) => pulumi.Output<void>;
+  readonly retire: (after: pulumi.Output<unknown>) => pulumi.Output<void>;
 
   constructor(name: string, args: KubernetesServersArgs, opts?: pulumi.ComponentResourceOptions) {
     super("consul:index:KubernetesServers", name, {}, opts);
-    const { settings, namespace, pods, trust, config, stack } = args;
+    const { settings, namespace, pods, trust, config, deployment: stack } = args;
     const { storage } = settings;
     const parent = { parent: this };
     const labels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "server" };
@@ -65,16 +64,12 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const noWait = { "pulumi.com/skipAwait": "true" };
 
     // What the servers were last set to: the next change compares, in its preview already, without asking anybody.
-    const { caGeneration, caAlsoTrusted } = stack.certificates;
-    const step = { "consul-version": stack.version, "consul-ca": [caGeneration, ...caAlsoTrusted].join("+") };
+    const step = setTo(stack);
     const refuseStep = new pulumi.ResourceHook(
       `${name}-step`,
       ({ oldInputs }) => {
         const { metadata } = oldInputs as { metadata: { annotations?: Partial<typeof step> } };
-        const before = { ...step, ...metadata.annotations };
-        const refusal =
-          refusedVersion(before["consul-version"], step["consul-version"]) ??
-          refusedAuthorities(before["consul-ca"], step["consul-ca"]);
+        const refusal = refusedStep(metadata.annotations ?? {}, step);
         if (refusal !== undefined && stack.gate.skip.length === 0) {
           throw new pulumi.RunError(`the servers are not updated: ${refusal}`);
         }
@@ -82,10 +77,9 @@ export class KubernetesServers extends pulumi.ComponentResource {
       { onDryRun: true },
     );
 
-    const serverTokens = pulumi.all(
-      trust.servers.map(({ name: node, agentToken }) => agentToken.apply((secret) => ({ node, secret }))),
+    const nodes = pods.map((pod) =>
+      trust.serverNode(pod.name, config, { name: "$(POD_NAME)", address: "$(POD_IP)" }, podLayout),
     );
-    const nodes = pods.map(describe);
     const configMap = createConfigMap();
     const secret = createSecret();
     const account = new ServiceAccount(
@@ -105,32 +99,11 @@ export class KubernetesServers extends pulumi.ComponentResource {
       },
       parent,
     );
-    const acl = aclFiles(
-      pulumi
-        .all([serverTokens, trust.agentToken])
-        .apply(([servers, agents]) => serverAclObjects({ datacenter: config.datacenter, servers, agents: [agents] })),
-    );
-    this.ready = job("acl", acl, [statefulSet, api]);
+    const acl = aclFiles(trust.acl);
+    this.ready = pulumi.output([job("acl", acl, [statefulSet, api])]);
     this.retire = retire;
     if (settings.ui?.ingress) createIngress(settings.ui.ingress);
     this.registerOutputs({});
-
-    function describe({ name: node }: ServerPod) {
-      const server = trust.servers.find((candidate) => candidate.name === node);
-      if (!server) throw new Error(`no certificate was made for server ${node}`);
-      const { caCertificate, gossipKey, managementToken } = trust;
-      return pulumi
-        .all([caCertificate, gossipKey, server.cert, server.key, managementToken, server.agentToken])
-        .apply(([ca, gossipKey, cert, key, managementToken, agentToken]) =>
-          serverNode(
-            config,
-            ca,
-            { gossipKey, cert, key, managementToken, agentToken },
-            { name: "$(POD_NAME)", address: "$(POD_IP)" },
-            podLayout,
-          ),
-        );
-    }
 
     // Names made from the content: see components/kubernetes-agents.ts.
     function createConfigMap(): ConfigMap {
@@ -369,7 +342,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       };
       return new StatefulSet(
         name,
-        { metadata: { name: serverSet, namespace, labels, annotations: step }, spec },
+        { metadata: { name: serverSet, namespace, labels, annotations: { ...step } }, spec },
         {
           ...parent,
           hooks: { beforeUpdate: [refuseStep] },
@@ -410,13 +383,11 @@ export class KubernetesServers extends pulumi.ComponentResource {
       });
     }
 
-    function retire(agents: pulumi.Input<unknown>): pulumi.Output<void> {
-      const after = pulumi.all([agents]);
+    function retire(after: pulumi.Output<unknown>): pulumi.Output<void> {
       if (stack.gossip.generation === 1 && stack.tokens.agentGeneration === 1) return after.apply(() => undefined);
       const { caCertificate, gossipKey, agentToken } = trust;
-      const command = pulumi.all([caCertificate, gossipKey, agentToken]).apply(([ca, gossipKey, agentToken]) => {
-        const mark = trustMark(ca, { gossipKey, agentToken }).replaceAll(".", "[.]");
-        return ["retire.sh", "300", mark, digest(gossipKey), podLayout.secretDir];
+      const command = pulumi.output({ ca: caCertificate, gossipKey, agentToken }).apply(({ ca, ...secrets }) => {
+        return ["retire.sh", "300", trustPattern(ca, secrets), digest(secrets.gossipKey), podLayout.secretDir];
       });
       const scripts = {
         "retire.sh": withApi("pod/retire.sh"),

@@ -1,9 +1,41 @@
 import { createCipheriv, pbkdf2Sync, randomBytes } from "crypto";
 import { passes, Sample, View } from "../quorum";
 import { ScriptPath, withApi } from "../scripts";
+import { aclDir } from "./layout";
 
-/** The arguments of quorum.sh for one pass. */
-export const quorumArguments = [String(passes.samples), String(passes.seconds)];
+/** A script that a server's machine runs as root, and its arguments. Nothing in them is secret: the cloud keeps what it is sent for weeks. */
+export interface Call {
+  readonly script: ScriptPath;
+  readonly args: readonly string[];
+  /** More of the script's environment. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** A secret, for a file whose name becomes the last argument. It travels sealed with the management token. */
+  readonly sealed?: { readonly secret: string; readonly managementToken: string };
+}
+
+/** What a machine is asked to do: its calls one after the other, until one fails. */
+export type Command = readonly Call[];
+
+/** Asks a server what it knows of the cluster, for one pass of the gate. */
+export const askQuorum: Command = [
+  { script: "machine/quorum.sh", args: [String(passes.samples), String(passes.seconds)] },
+];
+
+/** Has every member of the cluster encrypt gossip with this key. */
+export function useGossipKey(gossipKey: string, managementToken: string): Command {
+  return [{ script: "scripts/keyring.sh", args: ["use"], sealed: { secret: gossipKey, managementToken } }];
+}
+
+/**
+ * Takes away what no node needs any more: gossip keys but the one with this digest, agents' tokens but those in the
+ * files that user data left on the machine. No policy goes with the tokens: none begins with a capital letter.
+ */
+export function retire(gossipDigest: string): Command {
+  return [
+    { script: "scripts/keyring.sh", args: ["only", gossipDigest] },
+    { script: "scripts/acl.sh", args: [aclDir], environment: { ACL_PREFIX: "Agents" } },
+  ];
+}
 
 /** What quorum.sh printed. */
 export function readView(output: string): View {
@@ -21,52 +53,38 @@ export function readView(output: string): View {
 
 const end = "END_OF_SCRIPT";
 
-/**
- * Commands for a server machine, to be run there as root through Cloud Assistant: scripts with their arguments, one
- * after the other until one fails. Arguments hold no quotes and no secrets: the cloud keeps what it is sent for weeks.
- */
-export function machineCommand(...steps: readonly (readonly [ScriptPath, ...string[]])[]): string {
-  return [
-    ...machineHead,
-    ...steps.map(([name, ...words]) => {
-      const quoted = words.map((word) => `'${word}'`).join(" ");
-      return `sh -s -- ${quoted} <<'${end}'\n${withApi(name)}${end}`;
-    }),
-    "",
-  ].join("\n");
-}
-
-const machineHead = [
+const head = [
   "#!/bin/sh",
   "set -eu",
   "export CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token",
 ];
 
-/**
- * As machineCommand, for `keyring.sh use`: the key travels sealed with the management token, which the machine has in
- * a file that only root reads. Needs openssl there, which every image has that can check certificates.
- */
-export function machineKeyring(gossipKey: string, managementToken: string): string {
-  return [
-    ...machineHead,
-    "umask 077",
-    "key=$(mktemp)",
-    `trap 'rm -f "$key"' EXIT`,
-    `openssl enc -d -aes-256-cbc -pbkdf2 -md sha256 -base64 -A -pass "file:$CONSUL_HTTP_TOKEN_FILE" <<'${end}' >"$key"`,
-    seal(gossipKey, managementToken),
-    end,
-    `sh -s -- use "$key" <<'${end}'\n${withApi("scripts/keyring.sh")}${end}`,
-    "",
-  ].join("\n");
+/** A command as text for a shell. */
+export function commandText(command: Command): string {
+  return [...head, ...command.flatMap(callText), ""].join("\n");
 }
 
-/**
- * Takes away what no node needs any more: gossip keys but the one with this digest, agents' tokens but those in the
- * files that user data left on the machine. No policy goes with them: none begins with a capital letter.
- */
-export function machineRetire(gossipDigest: string): string {
-  const revoke = "ACL_PREFIX=Agents /usr/local/lib/consul/acl.sh /etc/consul.acl\n";
-  return machineCommand(["scripts/keyring.sh", "only", gossipDigest]) + revoke;
+function callText({ script, args, environment = {}, sealed }: Call): string[] {
+  const words = args.map(quoted);
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${quoted(value)} `);
+  const run = (all: readonly string[]) =>
+    `${variables.join("")}sh -s -- ${all.join(" ")} <<'${end}'\n${withApi(script)}${end}`;
+  if (sealed === undefined) return [run(words)];
+  return [
+    "umask 077",
+    "secret=$(mktemp)",
+    `trap 'rm -f "$secret"' EXIT`,
+    // Every image that can check certificates has openssl.
+    `openssl enc -d -aes-256-cbc -pbkdf2 -md sha256 -base64 -A -pass "file:$CONSUL_HTTP_TOKEN_FILE" <<'${end}' >"$secret"`,
+    seal(sealed.secret, sealed.managementToken),
+    end,
+    run([...words, `"$secret"`]),
+  ];
+}
+
+/** A word that a shell takes as it is, whatever is in it. */
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Encrypts as `openssl enc -aes-256-cbc -pbkdf2 -md sha256 -base64 -A` does, with the passphrase's first line. */

@@ -1,25 +1,13 @@
 import { AclObject } from "../acl";
-import { ConsulFile, ConsulNode, NodeLayout } from "../node";
+import { ConsulFile, ConsulNode } from "../node";
 import { readScript } from "../scripts";
+import { aclDir, dataMount, machineLayout, scriptDir } from "./layout";
 import { snapshotFiles, Snapshots } from "./snapshots";
-
-/** Where things are on an ECS machine. */
-export const machineLayout: NodeLayout = {
-  consul: "/usr/local/bin/consul",
-  configDir: "/etc/consul.d",
-  secretDir: "/etc/consul.d",
-  dataDir: "/opt/consul/data",
-};
-
-/** Mount point of the data disk; the data directory is below it. */
-const dataMount = "/opt/consul";
-const scriptDir = "/usr/local/lib/consul";
-const aclDir = "/etc/consul.acl";
 
 /** The cloud takes 32 KB of user data, counted before base64 (RunInstances, ModifyInstanceAttribute). */
 export const userDataLimit = 32 * 1024;
 
-export interface Machine {
+export interface ServerMachine {
   readonly node: ConsulNode;
   /** Consul version to have installed, where from, and the zip's SHA-256 ("" for the mirror's SHA256SUMS). */
   readonly version: string;
@@ -39,7 +27,7 @@ export interface Machine {
  * units do the waiting (reference/alicloud.md §10).
  * @throws Error where the text is over the cloud's limit, with its size.
  */
-export function renderUserData(machine: Machine): string {
+export function renderUserData(machine: ServerMachine): string {
   const { node, snapshots } = machine;
   const units = ["consul.service", "consul-acl.service", ...(snapshots ? ["consul-snapshot.timer"] : [])].join(" ");
   const files: ConsulFile[] = [
@@ -100,7 +88,7 @@ function put(file: ConsulFile): string[] {
   return [`put ${file.path} ${file.mode} ${group} <<'${end}'`, `${content}${end}`];
 }
 
-function consulUnit(machine: Machine): string {
+function consulUnit(machine: ServerMachine): string {
   const { node, version, downloadMirror, downloadSha256 } = machine;
   return `[Unit]
 Description=Consul server ${node.name}
@@ -162,7 +150,7 @@ WantedBy=multi-user.target
  * A unit of its own: what a sandboxed unit mounts stays in its own mount namespace, and PrivateDevices keeps the whole
  * unit from the disk, both also for "ExecStartPre=+".
  */
-function diskUnit({ diskId }: Machine): string {
+function diskUnit({ diskId }: ServerMachine): string {
   return `[Unit]
 Description=Data disk of Consul
 

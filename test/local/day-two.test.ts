@@ -4,9 +4,8 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { connect, PeerCertificate } from "tls";
 import * as pulumi from "@pulumi/pulumi";
-import { cloud } from "../../components/ecs/cloud";
 import { ports } from "../../consul/config";
-import { isNewer } from "../../consul/quorum";
+import { isNewer } from "../../consul/upgrade";
 import { versionOf } from "../../local/consul-binary";
 import { Resolver, Stream } from "../../lab/load";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
@@ -124,7 +123,6 @@ describe("day two, on a cluster of this machine", function () {
     });
   });
   after(async () => {
-    cloud.connect = undefined;
     await cluster.stop();
     rmSync(dir, { recursive: true });
     deepEqual(crashes, [], "nodes that ended by themselves");

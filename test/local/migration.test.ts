@@ -3,7 +3,6 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
-import { cloud } from "../../components/ecs/cloud";
 import { ports } from "../../consul/config";
 import { stableJson } from "../../consul/node";
 import { Api } from "../../local/api";
@@ -107,7 +106,6 @@ describe("moving a hand-made cluster", function () {
     watch();
   });
   after(async () => {
-    cloud.connect = undefined;
     for (const step of undo.reverse()) await step();
   });
 

@@ -2,9 +2,10 @@ import { spawn } from "child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
-import { Cloud, cloud, Machine, Outcome } from "../../components/ecs/cloud";
+import { Cloud, Machine, Outcome } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { AclObject } from "../../consul/acl";
+import { Command, commandText } from "../../consul/machine/commands";
 import { readScript } from "../../consul/scripts";
 import { stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
@@ -32,8 +33,9 @@ export class LocalCloud implements Cloud {
     return Promise.resolve(made.map((name) => ({ id: `i-${name}`, name, status: status(name) })));
   }
 
-  async run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
-    const outcomes = ids.map(async (id) => [id, await this.shell(id.replace("i-", ""), command)] as const);
+  async run(ids: readonly string[], command: Command): Promise<ReadonlyMap<string, Outcome>> {
+    const text = commandText(command);
+    const outcomes = ids.map(async (id) => [id, await this.shell(id.replace("i-", ""), text)] as const);
     return new Map(await Promise.all(outcomes));
   }
 
@@ -98,8 +100,9 @@ export class Rollout {
     const secrets = JSON.parse(server?.files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "") as {
       encrypt: string;
     };
-    cloud.connect = () => this.settled;
-    const gate = new QuorumGate({
+    return new QuorumGate({
+      cloud: this.settled,
+      pause: 500,
       servers: cluster.nodes.filter(({ role }) => role === "server").map(({ name }) => name),
       vpcId: "vpc",
       tag: { key: "consul-datacenter", value: "local" },
@@ -112,8 +115,6 @@ export class Rollout {
         managementToken: pulumi.secret(cluster.managementToken),
       },
     });
-    gate.pause = 500;
-    return gate;
   }
 
   /** As a DaemonSet waits: the agent answers with a leader. And it has brought the catalog up to date. */
@@ -172,7 +173,7 @@ export class Rollout {
     this.resting = "";
     await settle(gate.ready([]));
     this.tags = gate.tags;
-    await settle(gate.retire("done"));
+    await settle(gate.retire(pulumi.output("done")));
   }
 }
 

@@ -1,43 +1,23 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as pulumi from "@pulumi/pulumi";
-import { Cloud, Outcome } from "../../components/ecs/cloud";
+import { Cloud } from "../../components/ecs/cloud";
+import { FakeCloud, words } from "../../components/ecs/fake-cloud";
+import { commandText } from "../../consul/machine/commands";
 import { Registered } from "../../local/program";
 import { edit, FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));
 
-/** Machines of the prod stack that are well, unless `answer` says something else. */
-class FixtureCloud implements Cloud {
-  readonly commands: string[] = [];
-  constructor(private readonly status = "Running") {}
-
-  machines(vpcId: string, tag: { key: string; value: string }) {
-    deepEqual([vpcId, tag], ["vpc-bp1example0000000000", { key: "consul-datacenter", value: "aly-consul" }]);
-    const names = ["consul-1", "consul-2", "consul-3"];
-    return Promise.resolve(names.map((name) => ({ id: `i-${name}`, name, status: this.status })));
+/** Machines of the prod stack that are well, unless they are said not to run. */
+class ProdCloud extends FakeCloud {
+  constructor(private readonly status = "Running") {
+    super({ names: ["consul-1", "consul-2", "consul-3"], version: "1.22.7" });
   }
 
-  run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
-    this.commands.push(command);
-    const servers = [1, 2, 3].map((n) => ({
-      ...{ ID: `id-${n}`, Node: `consul-${n}`, Name: `consul-${n}`, Address: `10.0.0.${n}:8300` },
-      ...{
-        Leader: n === 1,
-        Voter: true,
-        Healthy: true,
-        SerfStatus: "alive",
-        Status: 1,
-        LastIndex: 7,
-        Version: "1.22.7",
-      },
-    }));
-    const look = {
-      ...{ leader: "10.0.0.1:8300", health: { Servers: servers }, raft: { Servers: servers }, members: servers },
-      self: { state: "Follower", applied_index: "7" },
-    };
-    const output = command.includes("autopilot") ? `${JSON.stringify(look)}\n`.repeat(3) : "";
-    return Promise.resolve(new Map(ids.map((id) => [id, { output }])));
+  override async machines(vpcId?: string, tag?: { key: string; value: string }) {
+    deepEqual([vpcId, tag], ["vpc-bp1example0000000000", { key: "consul-datacenter", value: "aly-consul" }]);
+    return (await super.machines()).map((machine) => ({ ...machine, status: this.status }));
   }
 }
 
@@ -52,14 +32,14 @@ class ProvidersWithCloud extends FixtureProviders {
 
 describe("day two of the whole program", () => {
   it("asks at the end whether every server is well, and takes agents along only then", async () => {
-    const cloud = new FixtureCloud();
+    const cloud = new ProdCloud();
     const { resources, outputs } = await runFixture("prod", undefined, new ProvidersWithCloud(cloud));
     equal(cloud.commands.length, 1);
     equal(outputs.consulVersion?.value, "1.22.7");
     const instances = ofType(resources, ":Instance").map(({ urn }) => urn);
     for (const urn of instances) ok(ofType(resources, ":DaemonSet")[0]?.options.dependsOn.includes(urn), urn);
 
-    const stopped = new ProvidersWithCloud(new FixtureCloud("Stopped"));
+    const stopped = new ProvidersWithCloud(new ProdCloud("Stopped"));
     await rejects(
       runFixture("prod", undefined, stopped),
       /the servers are not all well: consul-1 \(i-consul-1\) is Stopped/,
@@ -86,7 +66,7 @@ describe("day two of the whole program", () => {
   });
 
   it("takes old keys and tokens away after a rotation, without sending a secret to the cloud", async () => {
-    const cloud = new FixtureCloud();
+    const cloud = new ProdCloud();
     const providers = new ProvidersWithCloud(cloud);
     const { secrets } = await runFixture(
       "prod",
@@ -94,9 +74,10 @@ describe("day two of the whole program", () => {
       providers,
     );
     equal(cloud.commands.length, 3);
-    match(cloud.commands[1] ?? "", /sh -s -- '[0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}'/);
-    match(cloud.commands[2] ?? "", /sh -s -- 'only' '[0-9a-f]{64}'[^]*ACL_PREFIX=Agents/);
-    for (const command of cloud.commands) for (const secret of secrets) ok(!command.includes(secret));
+    match(words(cloud.commands[1] ?? []), /^scripts\/behind.sh [0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}$/);
+    match(words(cloud.commands[2] ?? []), /^scripts\/keyring.sh only [0-9a-f]{64}; scripts\/acl.sh \/etc\/consul.acl$/);
+    deepEqual(cloud.commands[2]?.[1]?.environment, { ACL_PREFIX: "Agents" });
+    for (const text of cloud.commands.map(commandText)) for (const secret of secrets) ok(!text.includes(secret));
   });
 
   it("trusts two authorities while one takes over from the other, and protects the one that signs", async () => {

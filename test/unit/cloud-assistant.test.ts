@@ -8,10 +8,14 @@ import { AddressInfo } from "net";
 import { tmpdir } from "os";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
-import { Cloud, connectToEcs, RefusedError } from "../../components/ecs/cloud";
+import { RefusedError } from "../../components/ecs/cloud";
+import { EcsApi } from "../../components/ecs/ecs-api";
+import { Command, commandText } from "../../consul/machine/commands";
 import { loadCloudConfig } from "../../settings";
 
 type Call = Record<string, string>;
+
+const hello: Command = [{ script: "machine/hand-over.sh", args: ["it's $HOME"] }];
 type Answer = readonly [status: number, body: object];
 
 /** The real SDK against an API on this machine, found by the variables that the provider heeds. */
@@ -82,18 +86,18 @@ describe("commands through Cloud Assistant", () => {
   const results = (...of: object[]) => ({ Invocation: { InvocationResults: { InvocationResult: of } } });
   const actions = () => calls.map(({ Action }) => Action);
 
-  function connect(): Cloud {
+  function connect(): EcsApi {
     pulumi.runtime.setAllConfig({ "alicloud:region": "cn-hangzhou" });
-    return connectToEcs(loadCloudConfig());
+    return new EcsApi(loadCloudConfig());
   }
 
   it("sends a command to the machines whose agents are there and fetches what it printed", async () => {
-    const outcomes = await connect().run(["i-1", "i-2"], "#!/bin/sh\necho hello\n");
+    const outcomes = await connect().run(["i-1", "i-2"], hello);
     deepEqual(Object.fromEntries(outcomes), { "i-1": { output: "one\n" }, "i-2": { output: "two\n" } });
     deepEqual(actions(), ["DescribeCloudAssistantStatus", "RunCommand", "DescribeInvocationResults"]);
     const [status, command, result] = calls;
     deepEqual([status?.["InstanceId.1"], status?.["InstanceId.2"]], ["i-1", "i-2"]);
-    equal(Buffer.from(command?.CommandContent ?? "", "base64").toString(), "#!/bin/sh\necho hello\n");
+    equal(Buffer.from(command?.CommandContent ?? "", "base64").toString(), commandText(hello));
     deepEqual(
       [command?.Type, command?.ContentEncoding, command?.["InstanceId.2"], command?.RegionId, command?.AccessKeyId],
       ["RunShellScript", "Base64", "i-2", "cn-hangzhou", "key-id"],
@@ -106,7 +110,7 @@ describe("commands through Cloud Assistant", () => {
       200,
       results(done("i-1", "one\n"), n < 2 ? done("i-2", "", "Running") : done("i-2", "two\n")),
     ];
-    const outcomes = await connect().run(["i-1", "i-2"], "true");
+    const outcomes = await connect().run(["i-1", "i-2"], hello);
     deepEqual(outcomes.get("i-2"), { output: "two\n" });
     equal(actions().filter((action) => action === "DescribeInvocationResults").length, 3);
   });
@@ -114,13 +118,13 @@ describe("commands through Cloud Assistant", () => {
   it("says which machine's agent is not there, and asks the others", async () => {
     answers.DescribeCloudAssistantStatus = () => [200, agents("i-2")];
     answers.DescribeInvocationResults = () => [200, results(done("i-2", "two\n"))];
-    const outcomes = await connect().run(["i-1", "i-2"], "true");
+    const outcomes = await connect().run(["i-1", "i-2"], hello);
     deepEqual(outcomes.get("i-1"), { problem: "its Cloud Assistant is not there" });
     deepEqual(outcomes.get("i-2"), { output: "two\n" });
     equal(calls[1]?.["InstanceId.2"], undefined);
     answers.DescribeCloudAssistantStatus = () => [200, agents()];
     calls.length = 0;
-    equal((await connect().run(["i-1"], "true")).size, 1);
+    equal((await connect().run(["i-1"], hello)).size, 1);
     deepEqual(actions(), ["DescribeCloudAssistantStatus"]);
   });
 
@@ -132,7 +136,7 @@ describe("commands through Cloud Assistant", () => {
         done("i-2", "", "Timeout", { ErrorCode: "ClientNotResponse", ErrorInfo: "no answer" }),
       ),
     ];
-    const outcomes = await connect().run(["i-1", "i-2"], "false");
+    const outcomes = await connect().run(["i-1", "i-2"], hello);
     deepEqual(Object.fromEntries(outcomes), {
       "i-1": { problem: "the command ended as Failed (1): keyring: no" },
       "i-2": { problem: "the command ended as Timeout: ClientNotResponse, no answer" },
@@ -148,13 +152,13 @@ describe("commands through Cloud Assistant", () => {
           : n === 2
             ? [0, {}]
             : [200, { InvokeId: "t-1" }];
-    equal((await connect().run(["i-1", "i-2"], "true")).size, 2);
+    equal((await connect().run(["i-1", "i-2"], hello)).size, 2);
     equal(actions().filter((action) => action === "RunCommand").length, 4);
   });
 
   it("does not repeat what is wrong for good, and says which permissions it needs", async () => {
     answers.RunCommand = () => [403, { Code: "Forbidden.RAM", Message: "not authorized" }];
-    await rejects(connect().run(["i-1"], "true"), (error) => {
+    await rejects(connect().run(["i-1"], hello), (error) => {
       ok(error instanceof RefusedError);
       match(
         error.message,
@@ -163,7 +167,7 @@ describe("commands through Cloud Assistant", () => {
       return true;
     });
     answers.RunCommand = () => [404, { Code: "InvalidInstance.NotFound", Message: "gone" }];
-    await rejects(connect().run(["i-1"], "true"), /^Error: the ECS API fails: InvalidInstance.NotFound .*gone/);
+    await rejects(connect().run(["i-1"], hello), /^Error: the ECS API fails: InvalidInstance.NotFound .*gone/);
     equal(actions().filter((action) => action === "RunCommand").length, 2);
   });
 

@@ -5,7 +5,8 @@ import { cidrContains, firstAndLast, isCidr, isIpv4 } from "../../settings/ip";
 import { stableJson } from "../../consul/node";
 import { contentName, podLayout } from "../../consul/pod/pod";
 import { gossipKey, tokenUuid, uuid7Time } from "../../consul/secrets";
-import { machineLayout, renderUserData, userDataLimit } from "../../consul/machine/user-data";
+import { machineLayout } from "../../consul/machine/layout";
+import { renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const datacenter = {
   datacenter: "dc1",

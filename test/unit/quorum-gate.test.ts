@@ -1,57 +1,57 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as pulumi from "@pulumi/pulumi";
 import "../../local/program"; // teaches the mock monitor about hooks
-import { Cloud, cloud, Machine, Outcome, RefusedError } from "../../components/ecs/cloud";
+import { Machine, Outcome, RefusedError } from "../../components/ecs/cloud";
+import { FakeCloud, MutableSample, words } from "../../components/ecs/fake-cloud";
 import { QuorumGate } from "../../components/ecs/gate";
+import { askQuorum, Command, commandText } from "../../consul/machine/commands";
 import { Sample } from "../../consul/quorum";
-import { MutableSample, names, samples } from "./servers";
+import { names, samples, wellFakes } from "./servers";
 
 /** Servers' machines that answer as `looks` says, and keep what they were asked to do. */
-class FakeCloud implements Cloud {
+class BreakableCloud extends FakeCloud {
   readonly log: string[] = [];
-  readonly commands: string[] = [];
-  leader = "consul-3";
   status: Record<string, string> = {};
   looks: (name: string, pass: number) => readonly Sample[] | { problem: string } = (name) => samples(name, this.leader);
   behind: string[] = [];
   passes = 0;
   /** Thrown by the next calls, in this order. */
   failures: Error[] = [];
+  leader = "consul-3";
 
-  machines(): Promise<Machine[]> {
+  constructor() {
+    super(wellFakes());
+  }
+
+  override machines(): Promise<Machine[]> {
     const failure = this.failures.shift();
     if (failure) return Promise.reject(failure);
     const listed = names.filter((name) => this.status[name] !== "gone");
     return Promise.resolve(listed.map((name) => ({ id: `i-${name}`, name, status: this.status[name] ?? "Running" })));
   }
 
-  run(ids: readonly string[], command: string): Promise<Map<string, Outcome>> {
-    this.commands.push(command);
-    const asked = ids.map((id) => id.replace("i-", ""));
-    if (command.includes("operator/autopilot/health")) {
-      this.passes += 1;
-      this.log.push(`ask ${asked.join(" ")}`);
-      return this.answer(asked, (name) => {
-        const looks = this.looks(name, this.passes);
-        return "problem" in looks ? looks : { output: looks.map((look) => `${JSON.stringify(look)}\n`).join("") };
-      });
-    }
-    if (command.includes("transfer-leader")) {
-      const heir = /sh -s -- 'id-of-([^']*)'/.exec(command)?.[1] ?? "nobody";
-      this.log.push(`hand over to ${heir}`);
-      this.leader = heir;
-      return this.answer(asked, () => ({ output: "" }));
-    }
-    if (command.includes("catalog/nodes")) {
-      this.log.push("who is behind");
-      return this.answer(asked, () => ({ output: [...this.behind, "consul-1", ""].join("\n") }));
-    }
-    this.log.push(command.includes("openssl") ? "use key" : command.includes("acl.sh") ? "retire" : "?");
-    return this.answer(asked, () => ({ output: "" }));
+  override run(ids: readonly string[], command: Command) {
+    if (command === askQuorum) this.passes += 1;
+    this.log.push(this.described(ids, command));
+    return super.run(ids, command);
   }
 
-  private answer(asked: readonly string[], of: (name: string) => Outcome): Promise<Map<string, Outcome>> {
-    return Promise.resolve(new Map(asked.map((name) => [`i-${name}`, of(name)])));
+  private described(ids: readonly string[], command: Command): string {
+    const said = words(command);
+    if (command === askQuorum) return `ask ${ids.map((id) => id.replace("i-", "")).join(" ")}`;
+    if (said.startsWith("machine/hand-over.sh")) return `hand over to ${said.replace(/.* id-of-/, "")}`;
+    if (said.startsWith("scripts/behind.sh")) return "who is behind";
+    return said === "scripts/keyring.sh use" ? "use key" : said.includes("acl.sh") ? "retire" : "?";
+  }
+
+  protected override answer(name: string, command: Command): Outcome {
+    const said = words(command);
+    if (command === askQuorum) {
+      const looks = this.looks(name, this.passes);
+      return "problem" in looks ? looks : { output: looks.map((look) => `${JSON.stringify(look)}\n`).join("") };
+    }
+    if (said.startsWith("machine/hand-over.sh")) this.leader = said.replace(/.* id-of-/, "");
+    return { output: said.startsWith("scripts/behind.sh") ? [...this.behind, "consul-1", ""].join("\n") : "" };
   }
 }
 
@@ -59,14 +59,10 @@ const gossipKey = "Zml4dHVyZSBnb3NzaXAga2V5IGZvciB0aGUgZ2F0ZSE=";
 const managementToken = "11111111-2222-4333-8444-555555555555";
 
 describe("the gate before a server goes down", () => {
-  let fake: FakeCloud;
+  let fake: BreakableCloud;
   beforeEach(async () => {
     await pulumi.runtime.setMocks({ newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) });
-    fake = new FakeCloud();
-    cloud.connect = () => fake;
-  });
-  after(() => {
-    cloud.connect = undefined;
+    fake = new BreakableCloud();
   });
 
   // What people see while it waits.
@@ -86,7 +82,9 @@ describe("the gate before a server goes down", () => {
   };
   const secret = (text: string) => pulumi.secret(text);
   function gateOf(change: Partial<typeof settings> = {}, servers: readonly string[] = names): QuorumGate {
-    const gate = new QuorumGate({
+    return new QuorumGate({
+      cloud: fake,
+      pause: 1,
       servers,
       vpcId: "vpc-1",
       tag: { key: "consul-datacenter", value: "dc1" },
@@ -98,8 +96,6 @@ describe("the gate before a server goes down", () => {
         managementToken: secret(managementToken),
       },
     });
-    gate.pause = 1;
-    return gate;
   }
   const tags = { "consul-datacenter": "dc1", "consul-version": "1.22.7", "consul-gossip": "1", "consul-ca": "1" };
   /** What the engine calls before it updates a server; `old` and `wanted` are inputs that differ from equal ones. */
@@ -341,7 +337,7 @@ describe("the gate before a server goes down", () => {
     await update(gate, "consul-3", { tags });
     deepEqual(fake.log, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
     // The cloud keeps what it is sent: neither the key nor the token may be in it.
-    for (const command of fake.commands) ok(!command.includes(gossipKey) && !command.includes(managementToken));
+    for (const text of fake.commands.map(commandText)) ok(!text.includes(gossipKey) && !text.includes(managementToken));
     await update(gateOf(), "consul-1");
     equal(fake.log.filter((line) => line === "use key").length, 1);
   });

@@ -1,6 +1,8 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
-import { assess, passes, refusedAuthorities, refusedVersion, Server, Verdict } from "../../consul/quorum";
-import { leaderAddress, MutableSample, names, wellServers } from "./servers";
+import { assess, passes, Server, Verdict } from "../../consul/quorum";
+import { refusedAuthorities, refusedVersion } from "../../consul/upgrade";
+import { MutableSample } from "../../components/ecs/fake-cloud";
+import { leaderAddress, names, wellServers } from "./servers";
 
 function reasons(verdict: Verdict): readonly string[] {
   return verdict.ok ? [] : verdict.reasons;

@@ -2,7 +2,8 @@ import { equal, match, ok } from "assert/strict";
 import { serverAclObjects } from "../../consul/acl";
 import { serverNode } from "../../consul/config";
 import { cronSchedule, snapshotFiles } from "../../consul/machine/snapshots";
-import { machineLayout, renderUserData, userDataLimit } from "../../consul/machine/user-data";
+import { machineLayout } from "../../consul/machine/layout";
+import { renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const pem = (lines: number) =>
   `-----BEGIN CERTIFICATE-----\n${`${"A".repeat(64)}\n`.repeat(lines)}-----END CERTIFICATE-----\n`;

@@ -1,0 +1,177 @@
+import type Ecs from "@alicloud/ecs20140526";
+import { readFileSync } from "fs";
+import { setTimeout as sleep } from "timers/promises";
+import { Command, commandText } from "../../consul/machine/commands";
+import { CloudConfig } from "../../settings";
+import { Cloud, Machine, Outcome, RefusedError } from "./cloud";
+
+/** Actions that the credentials of `pulumi up` need for the gate. */
+const actions =
+  "ecs:DescribeInstances, ecs:DescribeCloudAssistantStatus, ecs:RunCommand, ecs:DescribeInvocationResults";
+
+/** Seconds a command may take on a machine, and how long its result is waited for beyond that. */
+const commandSeconds = 120;
+const deliverySeconds = 30;
+
+/** The cloud behind the ECS API, with the endpoint and credentials that the alicloud provider takes from the same places. */
+export class EcsApi implements Cloud {
+  private connected: ReturnType<typeof connect> | undefined;
+
+  constructor(private readonly config: CloudConfig) {}
+
+  async machines(vpcId: string, tag: { readonly key: string; readonly value: string }): Promise<Machine[]> {
+    const { ecs, client } = this.connection();
+    const { region: regionId } = this.config;
+    const request = new ecs.DescribeInstancesRequest({ regionId, vpcId, tag: [tag], maxResults: 100 });
+    const { body } = await insist(() => client.describeInstances(request));
+    return (body?.instances?.instance ?? []).map(({ instanceId = "", instanceName = "", status = "" }) => ({
+      id: instanceId,
+      name: instanceName,
+      status,
+    }));
+  }
+
+  async run(ids: readonly string[], command: Command): Promise<ReadonlyMap<string, Outcome>> {
+    const ready = await this.withAssistant(ids);
+    const outcomes = new Map<string, Outcome>(
+      ids.filter((id) => !ready.includes(id)).map((id) => [id, { problem: "its Cloud Assistant is not there" }]),
+    );
+    if (ready.length === 0) return outcomes;
+    const invokeId = await this.send(ready, commandText(command));
+    for (const [id, outcome] of await this.results(invokeId, ready)) outcomes.set(id, outcome);
+    return outcomes;
+  }
+
+  private connection() {
+    // Not before it is needed: only an update of a server or its last check needs it.
+    this.connected ??= connect(this.config);
+    return this.connected;
+  }
+
+  /** "Running" says nothing of the machine's system: what is sent before its agent is there comes back as failed. */
+  private async withAssistant(ids: readonly string[]): Promise<string[]> {
+    const { ecs, client } = this.connection();
+    const request = new ecs.DescribeCloudAssistantStatusRequest({ regionId: this.config.region, instanceId: [...ids] });
+    const { body } = await insist(() => client.describeCloudAssistantStatus(request));
+    const known = body?.instanceCloudAssistantStatusSet?.instanceCloudAssistantStatus ?? [];
+    return ids.filter((id) => known.some((s) => s.instanceId === id && s.cloudAssistantStatus === "true"));
+  }
+
+  private async send(ids: readonly string[], text: string): Promise<string | undefined> {
+    const { ecs, client } = this.connection();
+    const request = new ecs.RunCommandRequest({
+      regionId: this.config.region,
+      type: "RunShellScript",
+      name: "consul-pulumi",
+      commandContent: Buffer.from(text).toString("base64"),
+      contentEncoding: "Base64",
+      instanceId: [...ids],
+      timeout: commandSeconds,
+    });
+    const { body } = await insist(() => client.runCommand(request));
+    return body?.invokeId;
+  }
+
+  private async results(invokeId: string | undefined, ids: readonly string[]): Promise<Map<string, Outcome>> {
+    const { ecs, client } = this.connection();
+    const request = new ecs.DescribeInvocationResultsRequest({
+      regionId: this.config.region,
+      invokeId,
+      contentEncoding: "Base64",
+      maxResults: 50,
+    });
+    const outcomes = new Map<string, Outcome>();
+    const deadline = Date.now() + (commandSeconds + deliverySeconds) * 1000;
+    for (;;) {
+      await sleep(1000);
+      const { body } = await insist(() => client.describeInvocationResults(request));
+      for (const result of body?.invocation?.invocationResults?.invocationResult ?? []) {
+        const outcome = outcomeOf(result.invocationStatus, result.exitCode, result);
+        if (result.instanceId !== undefined && outcome) outcomes.set(result.instanceId, outcome);
+      }
+      const missing = ids.filter((id) => !outcomes.has(id));
+      if (missing.length === 0) return outcomes;
+      if (Date.now() > deadline) for (const id of missing) outcomes.set(id, { problem: "its answer did not come" });
+    }
+  }
+}
+
+function connect(config: CloudConfig) {
+  // Loaded here and not above: the SDK takes most of a second.
+  const ecs = require("@alicloud/ecs20140526") as typeof import("@alicloud/ecs20140526");
+  const { $OpenApiUtil } = require("@alicloud/openapi-core") as typeof import("@alicloud/openapi-core");
+  const ca = process.env.SSL_CERT_FILE;
+  const client: Ecs = new ecs.default(
+    new $OpenApiUtil.Config({
+      regionId: config.region,
+      ...credentials(config),
+      endpoint: config.endpoint,
+      // The form of request that the provider sends: one simulated or proxied API serves both.
+      signatureAlgorithm: "v2",
+      // Go, and so the provider, heeds this variable; Node does not.
+      ca: ca === undefined ? undefined : readFileSync(ca, "utf8"),
+      connectTimeout: 10_000,
+      readTimeout: 30_000,
+    }),
+  );
+  return { ecs, client };
+}
+
+/** The outcome of an invocation that has ended; undefined while it goes on. */
+function outcomeOf(
+  status: string | undefined,
+  exitCode: number | undefined,
+  { output = "", errorCode = "", errorInfo = "" }: { output?: string; errorCode?: string; errorInfo?: string },
+): Outcome | undefined {
+  if (["Pending", "Running", "Scheduled", "Stopping", undefined].includes(status)) return undefined;
+  const text = Buffer.from(output, "base64").toString();
+  if (status === "Success") return { output: text };
+  const said = [errorCode, errorInfo, text.trim().split("\n").at(-1)].filter(Boolean).join(", ");
+  return { problem: `the command ended as ${status ?? ""}${exitCode ? ` (${exitCode})` : ""}: ${said}` };
+}
+
+/** What the SDK throws where the API, or the way to it, fails. */
+interface Failure {
+  readonly code?: string;
+  readonly statusCode?: number;
+  readonly message: string;
+}
+
+/** Tries again, ever later, what was throttled or did not come through. */
+async function insist<T>(call: () => Promise<T>, tries = 7): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await call();
+    } catch (error) {
+      const { code = "", statusCode, message } = error as Failure;
+      const passing = code.includes("Throttling") || statusCode === undefined || statusCode >= 500;
+      if (statusCode === 401 || statusCode === 403 || /AccessKey|Signature|SecurityToken|Credentials/.test(code)) {
+        throw new RefusedError(`the cloud refuses: ${code}, ${message}; the credentials need ${actions}`);
+      }
+      if (!passing || attempt === tries) throw new Error(`the ECS API fails: ${code} ${message}`, { cause: error });
+    }
+    await sleep(Math.min(500 * 2 ** attempt, 15_000) * (0.5 + Math.random() / 2));
+  }
+}
+
+/** Credentials as the provider finds them: its configuration, the environment, then profile, role or URI. */
+function credentials(config: CloudConfig): object {
+  const { accessKey, secretKey, securityToken, assumeRole } = config;
+  if (accessKey !== undefined && secretKey !== undefined && assumeRole === undefined) {
+    return { accessKeyId: accessKey, accessKeySecret: secretKey, securityToken };
+  }
+  const { default: Credential, Config } = require("@alicloud/credentials") as typeof import("@alicloud/credentials");
+  if (assumeRole === undefined) return { credential: new Credential() };
+  return {
+    credential: new Credential(
+      new Config({
+        type: "ram_role_arn",
+        accessKeyId: accessKey,
+        accessKeySecret: secretKey,
+        securityToken,
+        roleArn: assumeRole.roleArn,
+        roleSessionName: assumeRole.sessionName ?? "consul-pulumi",
+      }),
+    ),
+  };
+}

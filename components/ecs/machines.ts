@@ -1,0 +1,71 @@
+import * as pulumi from "@pulumi/pulumi";
+import { askQuorum, Command, readView } from "../../consul/machine/commands";
+import { Server } from "../../consul/quorum";
+import { Cloud, Machine } from "./cloud";
+
+export interface ServerMachinesArgs {
+  readonly cloud: Cloud;
+  /** Names of all servers, in the order in which they are updated. */
+  readonly servers: readonly string[];
+  readonly vpcId: string;
+  /** The tag by which the servers' machines are found: their ids are not known before the engine has been at them. */
+  readonly tag: { readonly key: string; readonly value: string };
+}
+
+/** The machines of the servers, and what they can be asked. */
+export class ServerMachines {
+  constructor(private readonly args: ServerMachinesArgs) {}
+
+  /** One for each server, in the servers' order; where there is none, its status is "missing" and its id says why. */
+  async list(): Promise<Machine[]> {
+    const { cloud, servers, vpcId, tag } = this.args;
+    const found = await cloud.machines(vpcId, tag);
+    return servers.map((name) => {
+      const [machine, ...others] = found.filter((candidate) => candidate.name === name);
+      if (machine && others.length === 0) return machine;
+      const id = machine ? "several have its name" : `none of its name is tagged ${tag.key} ${tag.value} in ${vpcId}`;
+      return { id, name, status: "missing" };
+    });
+  }
+
+  /** What each server, except the candidate for going down, knows of the cluster. */
+  async look(machines: readonly Machine[], candidate: string | undefined): Promise<Server[]> {
+    const asked = machines.filter(({ name, status }) => name !== candidate && status === "Running").map(({ id }) => id);
+    // A machine that does not run is reason enough, and the others need not be asked. Only the others know whether a
+    // machine that is missing was ever there.
+    const outcomes = machines.every(({ status }) => ["Running", "missing"].includes(status))
+      ? await this.args.cloud.run(asked, askQuorum)
+      : undefined;
+    return machines.map((machine) => {
+      const outcome = outcomes?.get(machine.id);
+      return { name: machine.name, machine, view: outcome && "output" in outcome ? readView(outcome.output) : outcome };
+    });
+  }
+
+  /** Agents whose mark (node metadata "trust") does not match a pattern. */
+  async behind(machines: readonly Machine[], pattern: string): Promise<string[]> {
+    const output = await this.onOne(machines, [{ script: "scripts/behind.sh", args: [pattern] }]);
+    return output.split("\n").filter((name) => name !== "" && !this.args.servers.includes(name));
+  }
+
+  /** Runs a command on one machine, on the next one where that fails. @throws the last problem */
+  async onOne(machines: readonly Machine[], command: Command): Promise<string> {
+    let problem = "there is no machine to ask";
+    for (const { id, name } of machines) {
+      const outcome = (await this.args.cloud.run([id], command)).get(id);
+      if (outcome && "output" in outcome) return outcome.output;
+      problem = `${name}: ${outcome?.problem ?? "no answer"}`;
+    }
+    throw new Error(problem);
+  }
+}
+
+/** A line of the progress display that the next one replaces. */
+export function progress(line: string): void {
+  void pulumi.log.info(line, undefined, undefined, true);
+}
+
+/** The value of an output that is known, as in an update. */
+export function valueOf<T>(output: pulumi.Output<T>): Promise<T> {
+  return new Promise((resolve) => void output.apply(resolve));
+}

@@ -1,0 +1,67 @@
+/** Decides which steps of an upgrade are allowed: from one version of Consul, or one authority, to another. */
+
+/** What servers were last set to, as their platform remembers it: in tags of a machine, in a StatefulSet's annotations. */
+export interface SetTo {
+  readonly "consul-version": string;
+  /** Generations of certificate authorities, the one that signs first: `1`, `1+2`, `2+1`. */
+  readonly "consul-ca": string;
+}
+
+/** What the servers are to be set to by these settings. */
+export function setTo(settings: {
+  readonly version: string;
+  readonly certificates: { readonly caGeneration: number; readonly caAlsoTrusted: readonly number[] };
+}): SetTo {
+  const { caGeneration, caAlsoTrusted } = settings.certificates;
+  return { "consul-version": settings.version, "consul-ca": [caGeneration, ...caAlsoTrusted].join("+") };
+}
+
+/** Why servers may not go from one to the other in one step; undefined where they may. What is not known is no reason. */
+export function refusedStep(from: Partial<SetTo>, to: SetTo): string | undefined {
+  const before = { ...to, ...from };
+  return (
+    refusedVersion(before["consul-version"], to["consul-version"]) ??
+    refusedAuthorities(before["consul-ca"], to["consul-ca"])
+  );
+}
+
+/** The generation of the authority that signs. */
+export function signer(to: Partial<SetTo>): string | undefined {
+  return to["consul-ca"]?.split("+")[0];
+}
+
+/** Major, minor and patch of a version such as 1.22.7 or 1.22.7+ent. */
+function parts(version: string): [number, number, number] {
+  return version.split(/[.+-]/).slice(0, 3).map(Number) as [number, number, number];
+}
+
+export function isNewer(version: string, than: string): boolean {
+  const [[a, b, c], [major, minor, patch]] = [parts(version), parts(than)];
+  return a > major || (a === major && (b > minor || (b === minor && c > patch)));
+}
+
+/** Why Consul may not go from one version to another in one step; undefined where it may. */
+export function refusedVersion(from: string, to: string): string | undefined {
+  const [[fromMajor, fromMinor], [major, minor]] = [parts(from), parts(to)];
+  if (isNewer(from, to)) {
+    return `Consul cannot go back from ${from} to ${to}: its data may be of a newer form. Set consul:version to ${from} or later; the way back is a fresh cluster with a snapshot taken by ${to}`;
+  }
+  // Consul keeps compatibility over two minor versions (its "upgrading" pages).
+  if (major > fromMajor || minor > fromMinor + 2) {
+    return `from ${from} to ${to} is too far for one step: set consul:version to 1.${fromMinor + 2}.x first, \`pulumi up\`, then go on`;
+  }
+  return undefined;
+}
+
+/** Why certificate authorities may not change like this in one step; undefined where they may. */
+export function refusedAuthorities(from: string, to: string): string | undefined {
+  const [trusted, wanted] = [from.split("+"), to.split("+")];
+  const [oldSigner = "", newSigner = ""] = [trusted[0], wanted[0]];
+  if (!trusted.includes(newSigner)) {
+    return `nobody trusts certificate authority ${newSigner} yet: set consul:certificates to caGeneration ${oldSigner} with caAlsoTrusted [${newSigner}] first, \`pulumi up\`, then go on`;
+  }
+  if (!wanted.includes(oldSigner)) {
+    return `the other servers still present certificates of authority ${oldSigner}: keep it in certificates.caAlsoTrusted for this step, \`pulumi up\`, then drop it`;
+  }
+  return undefined;
+}
