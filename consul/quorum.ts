@@ -32,6 +32,8 @@ export interface Sample {
   readonly members: readonly { readonly Name: string; readonly Status: number }[] | null;
   /** Of GET /v1/agent/self: its own account of its raft state. */
   readonly self: { readonly state: string; readonly applied_index: string } | null;
+  /** Digest of the configuration that it runs with; "" where that is not known. */
+  readonly runs: string;
 }
 
 /** What one server answered: its looks, oldest first, or why there are none. */
@@ -53,6 +55,8 @@ export type Verdict =
       readonly raftIds: ReadonlyMap<string, string>;
       /** Version that each server runs, by name. */
       readonly versions: ReadonlyMap<string, string>;
+      /** Digest of the configuration that each server runs with, by name, of those that were asked. */
+      readonly runs: ReadonlyMap<string, string>;
     }
   /** `final`: waiting does not help. */
   | { readonly ok: false; readonly final: boolean; readonly reasons: readonly string[] };
@@ -89,6 +93,7 @@ export function assess(all: readonly Server[], candidate?: string, guests: reado
     leader,
     raftIds: new Map(raft.map(({ Node, ID }) => [Node, ID])),
     versions: new Map(last[0]?.health?.Servers.map(({ Name, Version }) => [Name, Version])),
+    runs: new Map(asked.map(({ name, view }) => [name, samplesOf(view).at(-1)?.runs ?? ""])),
   };
 }
 

@@ -4,7 +4,7 @@ import { join } from "path";
 /** The scripts that nodes and Jobs run: what both machines and pods run is in `scripts`, the rest in a folder each. */
 export type ScriptPath =
   | `scripts/${"acl" | "api" | "behind" | "keyring" | "snapshot"}.sh`
-  | `machine/${"disk" | "hand-over" | "install" | "quorum"}.sh`
+  | `machine/${"apply" | "converge" | "disk" | "hand-over" | "install" | "quorum"}.sh`
   | "machine/oss-put.py"
   | `pod/${"agent-data" | "before-stop" | "ready" | "retire" | "roll"}.sh`;
 
@@ -16,4 +16,13 @@ export function readScript(path: ScriptPath): string {
 /** The text of a script for a running cluster, which uses `api` of api.sh. */
 export function withApi(path: ScriptPath): string {
   return `${readScript("scripts/api.sh")}\n${readScript(path)}`;
+}
+
+/** A script without its comments: they stay in the repository, since the cloud counts every byte. */
+export function withoutComments(script: string): string {
+  return script
+    .split("\n")
+    .filter((line) => !/^\s*(#(?!!)|$)/.test(line))
+    .concat("")
+    .join("\n");
 }

@@ -93,7 +93,7 @@ export async function runProgram(
   stack: string,
   config: Readonly<Record<string, string>>,
   providers: Providers,
-  load: () => unknown = () => program(providers.cloud),
+  load?: () => unknown,
 ): Promise<ProgramRun> {
   const resources: Registered[] = [];
   let failure: unknown;
@@ -109,12 +109,17 @@ export async function runProgram(
       throw error;
     }
   };
+  let fake: FakeCloud | undefined;
   await pulumi.runtime.setMocks(
     {
       newResource: async (args) => {
         // The ids of components and the stack are not a provider's business.
         if (args.custom === false && args.type !== "pulumi:pulumi:StackReference") return { id: undefined, state: {} };
         const inputs = plain(args.inputs) as Record<string, unknown>;
+        if (args.type === "alicloud:ecs/instance:Instance") {
+          const { instanceName, tags } = inputs as { instanceName: string; tags: Record<string, string> };
+          fake?.booted(instanceName, tags["consul-config"] ?? "");
+        }
         return noted(() => providers.resource({ ...args, inputs }));
       },
       call: (args) => noted(() => providers.call(args)),
@@ -127,9 +132,16 @@ export async function runProgram(
   pulumi.runtime.setAllConfig({ ...config });
   record(resources);
 
+  /** As index.ts, with another cloud. */
+  const ownProgram = (): unknown => {
+    const cloud = cloudFor(providers);
+    if (cloud instanceof FakeCloud) fake = cloud;
+    return consulStack(loadSettings(), cloud);
+  };
+
   process.on("unhandledRejection", failed);
   try {
-    const exported = (await load()) as Record<string, pulumi.Output<unknown>>;
+    const exported = (await (load ?? ownProgram)()) as Record<string, pulumi.Output<unknown>>;
     const outputs: Record<string, { value: unknown; secret: boolean }> = {};
     for (const [name, output] of Object.entries(exported)) {
       const wrapped = pulumi.output(output);
@@ -147,12 +159,11 @@ export async function runProgram(
   }
 }
 
-/** As index.ts, with another cloud. */
-function program(cloud: Cloud | undefined): unknown {
-  const settings = loadSettings();
-  const { servers, version } = settings;
+/** The cloud of a run: the given one, or a fake whose servers are all well. */
+function cloudFor({ cloud }: Providers): Cloud {
+  const { servers, version } = loadSettings();
   const names = servers?.platform === "ecs" ? servers.nodes.map(({ name }) => name) : [];
-  return consulStack(settings, cloud ?? new FakeCloud({ names, version }));
+  return cloud ?? new FakeCloud({ names, version });
 }
 
 /** Pulumi's mocks show inputs but no options: those are read from the request itself. */

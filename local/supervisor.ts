@@ -215,12 +215,17 @@ export class Cluster {
     for (const name of this.running.keys()) if (!this.described.has(name)) await this.end(name);
   }
 
+  /** Writes a node's files as the program describes them now. */
+  write(name: string): void {
+    this.directory.write(this.node(name), this.providers?.id ?? "");
+  }
+
   /** Writes a node's files and starts its process. */
   start(name: string): void {
     const node = this.node(name);
     if (this.running.has(name)) throw new Error(`${name} runs already`);
     if (this.stopped) throw new Error(`${name} is not started: this cluster has been stopped`);
-    this.directory.write(node, this.providers?.id ?? "");
+    this.write(name);
     const started = new NodeProcess(this.consul, node.command.slice(1), this.dir, this.logFile(name));
     this.running.set(name, started);
     this.note();

@@ -3,15 +3,18 @@ import { readFileSync } from "fs";
 import { setTimeout as sleep } from "timers/promises";
 import { Command, commandText } from "../../consul/machine/commands";
 import { CloudConfig } from "../../settings";
-import { Cloud, Machine, Outcome, RefusedError } from "./cloud";
+import { Cloud, Machine, MustBeStoppedError, Outcome, RefusedError } from "./cloud";
 
 /** Actions that the credentials of `pulumi up` need for the gate. */
 const actions =
-  "ecs:DescribeInstances, ecs:DescribeCloudAssistantStatus, ecs:RunCommand, ecs:DescribeInvocationResults";
+  "ecs:DescribeInstances, ecs:DescribeCloudAssistantStatus, ecs:RunCommand, ecs:DescribeInvocationResults, " +
+  "ecs:ModifyInstanceAttribute, ecs:RebootInstance, ecs:StopInstance, ecs:StartInstance";
 
-/** Seconds a command may take on a machine, and how long its result is waited for beyond that. */
-const commandSeconds = 120;
+/** Seconds for which the result of a command is waited for, beyond those that the command may take. */
 const deliverySeconds = 30;
+
+/** Characters of a command, in base64, that the cloud takes (RunCommand). */
+const commandLimit = 18 * 1024;
 
 /** The cloud behind the ECS API, with the endpoint and credentials that the alicloud provider takes from the same places. */
 export class EcsApi implements Cloud {
@@ -31,15 +34,38 @@ export class EcsApi implements Cloud {
     }));
   }
 
-  async run(ids: readonly string[], command: Command): Promise<ReadonlyMap<string, Outcome>> {
+  async run(ids: readonly string[], command: Command, seconds = 120): Promise<ReadonlyMap<string, Outcome>> {
     const ready = await this.withAssistant(ids);
     const outcomes = new Map<string, Outcome>(
       ids.filter((id) => !ready.includes(id)).map((id) => [id, { problem: "its Cloud Assistant is not there" }]),
     );
     if (ready.length === 0) return outcomes;
-    const invokeId = await this.send(ready, commandText(command));
-    for (const [id, outcome] of await this.results(invokeId, ready)) outcomes.set(id, outcome);
+    const invokeId = await this.send(ready, commandText(command), seconds);
+    for (const [id, outcome] of await this.results(invokeId, ready, seconds)) outcomes.set(id, outcome);
     return outcomes;
+  }
+
+  async storeUserData(id: string, userData: string): Promise<void> {
+    const { ecs, client } = this.connection();
+    const request = new ecs.ModifyInstanceAttributeRequest({ instanceId: id, userData });
+    try {
+      await insist(() => client.modifyInstanceAttribute(request));
+    } catch (error) {
+      const { code } = ((error as Error).cause ?? {}) as Partial<Failure>;
+      if (code?.startsWith("IncorrectInstanceStatus")) throw new MustBeStoppedError(code, { cause: error });
+      throw error;
+    }
+  }
+
+  async power(id: string, action: "reboot" | "stop" | "start"): Promise<void> {
+    const { ecs, client } = this.connection();
+    const instanceId = id;
+    await insist(async () => {
+      if (action === "reboot") await client.rebootInstance(new ecs.RebootInstanceRequest({ instanceId }));
+      else if (action === "start") await client.startInstance(new ecs.StartInstanceRequest({ instanceId }));
+      // KeepCharging: a capacity that was given back may not be there for the start.
+      else await client.stopInstance(new ecs.StopInstanceRequest({ instanceId, stoppedMode: "KeepCharging" }));
+    });
   }
 
   private connection() {
@@ -57,22 +83,30 @@ export class EcsApi implements Cloud {
     return ids.filter((id) => known.some((s) => s.instanceId === id && s.cloudAssistantStatus === "true"));
   }
 
-  private async send(ids: readonly string[], text: string): Promise<string | undefined> {
+  private async send(ids: readonly string[], text: string, timeout: number): Promise<string | undefined> {
     const { ecs, client } = this.connection();
+    const commandContent = Buffer.from(text).toString("base64");
+    if (commandContent.length > commandLimit) {
+      throw new Error(`a command has ${commandContent.length} characters in base64, the cloud takes ${commandLimit}`);
+    }
     const request = new ecs.RunCommandRequest({
       regionId: this.config.region,
       type: "RunShellScript",
       name: "consul-pulumi",
-      commandContent: Buffer.from(text).toString("base64"),
+      commandContent,
       contentEncoding: "Base64",
       instanceId: [...ids],
-      timeout: commandSeconds,
+      timeout,
     });
     const { body } = await insist(() => client.runCommand(request));
     return body?.invokeId;
   }
 
-  private async results(invokeId: string | undefined, ids: readonly string[]): Promise<Map<string, Outcome>> {
+  private async results(
+    invokeId: string | undefined,
+    ids: readonly string[],
+    seconds: number,
+  ): Promise<Map<string, Outcome>> {
     const { ecs, client } = this.connection();
     const request = new ecs.DescribeInvocationResultsRequest({
       regionId: this.config.region,
@@ -81,7 +115,7 @@ export class EcsApi implements Cloud {
       maxResults: 50,
     });
     const outcomes = new Map<string, Outcome>();
-    const deadline = Date.now() + (commandSeconds + deliverySeconds) * 1000;
+    const deadline = Date.now() + (seconds + deliverySeconds) * 1000;
     for (;;) {
       await sleep(1000);
       const { body } = await insist(() => client.describeInvocationResults(request));
@@ -127,7 +161,8 @@ function outcomeOf(
   const text = Buffer.from(output, "base64").toString();
   if (status === "Success") return { output: text };
   const said = [errorCode, errorInfo, text.trim().split("\n").at(-1)].filter(Boolean).join(", ");
-  return { problem: `the command ended as ${status ?? ""}${exitCode ? ` (${exitCode})` : ""}: ${said}` };
+  const problem = `the command ended as ${status ?? ""}${exitCode ? ` (${exitCode})` : ""}: ${said}`;
+  return exitCode ? { problem, ran: true } : { problem };
 }
 
 /** What the SDK throws where the API, or the way to it, fails. */

@@ -17,6 +17,8 @@ export interface FakeServers {
   readonly version: string;
   /** Who leads; the first one unless given. */
   leader?: string;
+  /** Digest of the configuration that each server runs with, by name. */
+  runs?: Record<string, string>;
 }
 
 /** A machine's command as a test reads it: its scripts with their arguments. */
@@ -29,8 +31,17 @@ export const words = (command: Command) => command.map(({ script, args }) => [sc
 export class FakeCloud implements Cloud {
   /** What was asked of the machines, in order. */
   readonly commands: Command[] = [];
+  /** User data that was stored, by id. Secret. */
+  readonly stored = new Map<string, string>();
+  /** What was asked of the machines' power, such as "stop i-consul-1". */
+  readonly powered: string[] = [];
 
   constructor(protected readonly servers: FakeServers) {}
+
+  /** Notes that a machine has booted with this configuration. */
+  booted(server: string, config: string): void {
+    this.servers.runs = { ...this.servers.runs, [server]: config };
+  }
 
   machines(): Promise<Machine[]> {
     return Promise.resolve(this.servers.names.map((name) => ({ id: `i-${name}`, name, status: "Running" })));
@@ -41,8 +52,24 @@ export class FakeCloud implements Cloud {
     return Promise.resolve(new Map(ids.map((id) => [id, this.answer(id.replace(/^i-/, ""), command)])));
   }
 
+  storeUserData(id: string, userData: string): Promise<void> {
+    this.stored.set(id, userData);
+    return Promise.resolve();
+  }
+
+  power(id: string, action: "reboot" | "stop" | "start"): Promise<void> {
+    this.powered.push(`${action} ${id}`);
+    return Promise.resolve();
+  }
+
   /** What one server's machine answers. */
   protected answer(server: string, command: Command): Outcome {
+    const [call] = command;
+    if (call?.script === "machine/apply.sh") {
+      const [config = "", how] = call.args;
+      this.booted(server, config);
+      return { output: how === "restart" ? "restarted\n" : "reloaded\n" };
+    }
     if (command !== askQuorum) return { output: "" };
     return {
       output: wellLooks(this.servers, server)
@@ -57,7 +84,7 @@ export function wellLooks(servers: FakeServers, server: string): MutableSample[]
   return Array.from({ length: passes.samples }, () => wellLook(servers, server));
 }
 
-function wellLook({ names, version, leader = names[0] }: FakeServers, server: string): MutableSample {
+function wellLook({ names, version, leader = names[0], runs = {} }: FakeServers, server: string): MutableSample {
   const address = (name: string) => `10.0.0.${names.indexOf(name) + 1}:8300`;
   const judged = { SerfStatus: "alive", Version: version, Healthy: true, Voter: true };
   return {
@@ -75,5 +102,6 @@ function wellLook({ names, version, leader = names[0] }: FakeServers, server: st
     },
     members: names.map((Name) => ({ Name, Status: 1 })),
     self: { state: server === leader ? "Leader" : "Follower", applied_index: "100" },
+    runs: runs[server] ?? "",
   };
 }

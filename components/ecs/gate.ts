@@ -2,45 +2,26 @@ import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { trustPattern } from "../../consul/config";
 import { retire, useGossipKey } from "../../consul/machine/commands";
-import { stableJson } from "../../consul/node";
+import { UserData } from "../../consul/machine/user-data";
 import { assess, Verdict } from "../../consul/quorum";
 import { digest } from "../../consul/secrets";
 import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
+import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
 import { Machine, RefusedError } from "./cloud";
+import { ServerChange } from "./server-change";
 import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
-  readonly settings: Pick<Settings, "version" | "gossip" | "certificates" | "tokens" | "gate" | "migration">;
+  readonly settings: Pick<
+    Settings,
+    "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"
+  >;
   readonly trust: Pick<Trust, "caCertificate" | "gossipKey" | "agentToken" | "managementToken">;
   /** Milliseconds between two looks at servers that are not ready; 5,000 unless given. */
   readonly pause?: number;
 }
-
-type Tags = Readonly<Record<string, string>>;
-type Inputs = Readonly<Record<string, unknown>>;
-
-/** Inputs of an instance whose change leaves the machine running (docs/facts/cloud.md). Any other one stops it, or may. */
-const harmless = new Set([
-  "tags",
-  "volumeTags",
-  "instanceName",
-  "description",
-  "securityGroups",
-  "roleName",
-  "deletionProtection",
-  "httpTokens",
-  "httpEndpoint",
-  "internetMaxBandwidthOut",
-  "instanceChargeType",
-  "maintenanceAction",
-  "systemDiskSize",
-  "systemDiskPerformanceLevel",
-  "systemDiskName",
-  "systemDiskDescription",
-  "__defaults",
-]);
 
 /**
  * Lets one server at a time go down, and only while the others carry the cluster; makes sure at the end that all do.
@@ -48,11 +29,13 @@ const harmless = new Set([
  */
 export class QuorumGate {
   private readonly machines: ServerMachines;
+  private readonly change: ServerChange;
   private readonly pause: number;
 
   constructor(private readonly args: QuorumGateArgs) {
     this.machines = new ServerMachines(args);
     this.pause = args.pause ?? 5_000;
+    this.change = new ServerChange({ ...args, pause: this.pause, machines: this.machines });
   }
 
   /**
@@ -67,8 +50,12 @@ export class QuorumGate {
     };
   }
 
-  /** The hook for a server's instance. The engine knows the hook by its name, which therefore never changes. */
-  hook(server: string): pulumi.ResourceHook {
+  /**
+   * The hook for a server's instance. The engine knows the hook by its name, which therefore never changes.
+   * What the server is to run is applied here, before the engine commits the tags that say so: a failure leaves the old
+   * tags behind, and the next `up` asks again.
+   */
+  hook(server: string, userData: pulumi.Output<UserData>): pulumi.ResourceHook {
     const preview = pulumi.runtime.isDryRun();
     return new pulumi.ResourceHook(
       `consul-${server}-quorum-gate`,
@@ -78,28 +65,57 @@ export class QuorumGate {
         if (refusal !== undefined && !this.skips(server)) {
           throw new pulumi.RunError(`${server} is not updated: ${refusal}`);
         }
-        // A preview stops here: it asks nobody, and may not know all of the new inputs yet.
-        if (preview) return;
-        const changed = await changedInputs(oldInputs, newInputs);
-        if (changed.length > 0) await this.mayGoDown(server, before, changed.join(", "));
+        const stoppedBy = await stoppingInputs(oldInputs, newInputs);
+        const wanted = (newInputs.tags ?? {}) as Tags;
+        if (preview) return announce(server, before, wanted, stoppedBy, userData);
+        await this.update(server, before, changeOf(before, wanted, stoppedBy), await valueOf(userData));
       },
       { onDryRun: true },
     );
   }
 
   /**
-   * Resolves once every server is a healthy voter of the wanted version; asked at each `up`, never in a preview.
-   * Nothing of it is a resource: a check that failed leaves no trace that the next `up` could take for success.
+   * Resolves once every server is a healthy voter of the wanted version and runs the wanted configuration; asked at each
+   * `up`, never in a preview. Nothing of it is a resource: a check that failed leaves no trace that the next `up` could
+   * take for success. A server that runs something else, whatever its tags say, is brought to what it is to run.
    */
-  ready(instanceIds: readonly pulumi.Output<string>[]): pulumi.Output<void> {
+  ready(
+    instanceIds: readonly pulumi.Output<string>[],
+    userData: readonly pulumi.Output<UserData>[],
+  ): pulumi.Output<void> {
     if (pulumi.runtime.isDryRun()) return pulumi.output(undefined);
-    return pulumi.all([...instanceIds]).apply(() =>
-      this.until("the servers are not all well", undefined, ({ versions }) => {
-        const { version } = this.args.settings;
-        const others = [...versions].filter(([, runs]) => runs !== version && !runs.startsWith(`${version}+`));
-        return Promise.resolve(others.map(([name, runs]) => `${name} runs Consul ${runs}, not ${version}`));
-      }),
-    );
+    const ready = pulumi.output({ wanted: [...userData], ids: [...instanceIds] }).apply(async ({ wanted }) => {
+      const strays = await this.strays(wanted, []);
+      if (strays.length === 0) return;
+      for (const server of strays) {
+        const own = wanted[this.args.servers.indexOf(server)];
+        if (own) await this.change.bring(server, own, "reload", () => this.mayGoDown(server, {}, "configuration"));
+      }
+      await this.strays(wanted, this.args.servers);
+    });
+    // User data is secret, that the servers are well is not.
+    return pulumi.unsecret(ready);
+  }
+
+  /**
+   * Waits until every server is a healthy voter of the wanted version.
+   * @param settled servers that have to run the wanted configuration by now, or this fails at the deadline
+   * @returns servers that run another configuration
+   */
+  private async strays(wanted: readonly UserData[], settled: readonly string[]): Promise<readonly string[]> {
+    const { servers, settings } = this.args;
+    let strays: readonly string[] = [];
+    await this.until("the servers are not all well", undefined, ({ versions, runs }) => {
+      strays = servers.filter((name, i) => runs.get(name) !== wanted[i]?.config);
+      const others = [...versions].filter(
+        ([name, own]) => !sameVersion(own, settings.version) && (settled.includes(name) || !strays.includes(name)),
+      );
+      return Promise.resolve([
+        ...others.map(([name, own]) => `${name} runs Consul ${own}, not ${settings.version}`),
+        ...strays.filter((name) => settled.includes(name)).map((name) => `${name} does not run what it is to run`),
+      ]);
+    });
+    return strays;
   }
 
   /**
@@ -130,26 +146,43 @@ export class QuorumGate {
     });
   }
 
+  private async update(server: string, before: Tags, { effect, stoppedBy }: Change, wanted: UserData): Promise<void> {
+    if (effect === "none") return;
+    const changed = stoppedBy.length > 0 ? stoppedBy.join(", ") : "configuration";
+    const gate = () => this.mayGoDown(server, before, changed);
+    // A reload needs no gate: nothing goes down. Keys and authorities have an order among the nodes all the same.
+    if (effect !== "reload" || this.hasOrder(before)) await gate();
+    const gated = effect !== "reload";
+    await this.change.bring(server, wanted, gated ? "restart" : "reload", gate);
+    if (effect === "stop") progress(`${server}: the others carry the cluster, its machine stops now`);
+  }
+
+  private hasOrder(before: Tags): boolean {
+    return before["consul-gossip"] !== this.tags["consul-gossip"] || this.isNewSigner(before);
+  }
+
+  private isNewSigner(before: Tags): boolean {
+    return signer(before) !== undefined && signer(before) !== signer(this.tags);
+  }
+
   /** Returns once a server may go down. @throws what is wrong and what to do; nothing was done to the server then */
   private async mayGoDown(server: string, before: Tags, changed: string): Promise<void> {
     if (this.skips(server)) {
       return pulumi.log.warn(`${server} is updated without asking the other servers: consul:gate.skip names it`);
     }
-    const newSigner = signer(before) !== undefined && signer(before) !== signer(this.tags);
-    let keyInUse = before["consul-gossip"] === this.tags["consul-gossip"];
+    let keyInUse = before["consul-gossip"] === undefined || before["consul-gossip"] === this.tags["consul-gossip"];
     await this.until(`${server} is not updated (${changed})`, server, async (verdict, machines) => {
       for (const version of new Set(verdict.versions.values())) {
         const refusal = refusedVersion(version, this.args.settings.version);
         if (refusal !== undefined) throw new RefusedError(refusal);
       }
       const peers = machines.filter(({ name, status }) => name !== server && status === "Running");
-      const late = newSigner ? await this.withoutNewAuthority(peers) : [];
+      const late = this.isNewSigner(before) ? await this.withoutNewAuthority(peers) : [];
       if (late.length > 0) return [`these nodes do not trust the new authority yet: ${late.join(", ")}`];
       if (!keyInUse) await this.useGossipKey(peers);
       keyInUse = true;
       return verdict.leader === server ? [await this.handOver(server, peers, verdict.raftIds)] : [];
     });
-    progress(`${server}: the others carry the cluster, it goes down now`);
   }
 
   /** Agents that do not trust the authorities of this program. */
@@ -218,18 +251,24 @@ export class QuorumGate {
   }
 }
 
-/** Inputs that differ and whose change stops the machine, or may. */
-async function changedInputs(oldInputs: Inputs, newInputs: Inputs): Promise<string[]> {
-  const [old, wanted] = [await plain(oldInputs), await plain(newInputs)];
-  return [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter(
-    (key) => !harmless.has(key) && stableJson([old[key]]) !== stableJson([wanted[key]]),
-  );
+/** Says in a preview what the update does to a server. The values that decide may not be known before the update. */
+function announce(
+  server: string,
+  before: Tags,
+  wanted: Tags,
+  stoppedBy: readonly string[],
+  userData: pulumi.Output<UserData>,
+): Promise<void> | void {
+  const known = ["consul-config", "consul-start"].every((tag) => typeof wanted[tag] === "string");
+  if (!known && stoppedBy.length === 0) {
+    return pulumi.log.info(`${server}: Consul reloads or restarts: it depends on values that the update makes first`);
+  }
+  if (!known) return pulumi.log.info(`${server}: the machine stops and starts (${stoppedBy.join(", ")})`);
+  const change = changeOf(before, wanted, stoppedBy);
+  userData.apply((own) => pulumi.log.info(describeChange(server, change, before, own)));
 }
 
-/** Inputs as a hook gets them: secret ones are outputs. */
-async function plain(inputs: Inputs): Promise<Inputs> {
-  const entries = Object.entries(inputs).map(async ([key, value]) => {
-    return [key, pulumi.Output.isInstance(value) ? await valueOf(value) : value] as const;
-  });
-  return Object.fromEntries(await Promise.all(entries));
+/** Whether a server runs this version, of whichever edition. */
+function sameVersion(runs: string, version: string): boolean {
+  return runs === version || runs.startsWith(`${version}+`);
 }

@@ -28,6 +28,13 @@ export class ServerMachines {
     });
   }
 
+  /** One server's machine. @throws where there is none, or not one alone */
+  async find(server: string): Promise<Machine> {
+    const machine = (await this.list()).find(({ name }) => name === server);
+    if (!machine || machine.status === "missing") throw new Error(`${server} has no machine: ${machine?.id ?? ""}`);
+    return machine;
+  }
+
   /** What each server, except the candidate for going down, knows of the cluster. */
   async look(machines: readonly Machine[], candidate: string | undefined): Promise<Server[]> {
     const asked = machines.filter(({ name, status }) => name !== candidate && status === "Running").map(({ id }) => id);

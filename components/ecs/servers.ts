@@ -7,9 +7,10 @@ import * as pulumi from "@pulumi/pulumi";
 import { ServerConfig } from "../../consul/config";
 import { machineLayout } from "../../consul/machine/layout";
 import { Snapshots } from "../../consul/machine/snapshots";
-import { renderUserData } from "../../consul/machine/user-data";
+import { renderUserData, UserData } from "../../consul/machine/user-data";
 import { EcsServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
+import { configTags } from "./change";
 import { Cloud } from "./cloud";
 import { QuorumGate } from "./gate";
 import { createSecurityGroup } from "./network";
@@ -60,7 +61,8 @@ export class EcsServers extends pulumi.ComponentResource {
     const securityGroup = createSecurityGroup(name, { settings, datacenter, apiForNodes, tags }, { parent: this });
     const machines = this.createMachinesInTurn({ securityGroup, deploymentSet: this.createDeploymentSet(), tags });
     this.instanceIds = machines.map(({ instance }) => instance.id);
-    this.ready = this.gate.ready(this.instanceIds).apply(() => [this]);
+    const userData = machines.map((machine) => machine.userData);
+    this.ready = this.gate.ready(this.instanceIds, userData).apply(() => [this]);
     this.registerOutputs({});
   }
 
@@ -94,14 +96,15 @@ export class EcsServers extends pulumi.ComponentResource {
 
   private createMachine(node: Node, shared: Shared, after: pulumi.Resource[]) {
     const disk = this.createDataDisk(node, shared);
-    const instance = this.createInstance(node, shared, disk, after);
+    const userData = this.userData(node, disk.id);
+    const instance = this.createInstance(node, shared, userData, after);
     const attachment = new EcsDiskAttachment(
       `${this.name}-${node.name}-attachment`,
       { diskId: disk.id, instanceId: instance.id },
       // The disk goes with the machine's end; taking it from a running machine would be pulling it out.
       { parent: this, deletedWith: instance, deleteBeforeReplace: true },
     );
-    return { instance, attachment };
+    return { instance, attachment, userData };
   }
 
   private createDataDisk(node: Node, { tags }: Shared): EcsDisk {
@@ -126,7 +129,12 @@ export class EcsServers extends pulumi.ComponentResource {
     );
   }
 
-  private createInstance(node: Node, shared: Shared, disk: EcsDisk, after: pulumi.Resource[]): Instance {
+  private createInstance(
+    node: Node,
+    shared: Shared,
+    userData: pulumi.Output<UserData>,
+    after: pulumi.Resource[],
+  ): Instance {
     const { settings, roleName, deployment } = this.args;
     return new Instance(
       `${this.name}-${node.name}`,
@@ -149,29 +157,38 @@ export class EcsServers extends pulumi.ComponentResource {
         httpTokens: settings.metadataTokens,
         keyName: settings.keyName,
         roleName,
-        userData: this.userData(node, disk.id),
-        tags: { ...shared.tags, ...this.gate.tags },
+        // Base64 by ourselves: what the provider reads back is then what was given.
+        userData: pulumi.secret(userData.apply(({ text }) => Buffer.from(text).toString("base64"))),
+        // A capacity that was given back with a stop may not be there for the start.
+        stoppedMode: "KeepCharging",
+        // The digests give nothing away. Secret, they would make all tags secret, and the gate reads tags.
+        tags: pulumi
+          .unsecret(userData.apply(configTags))
+          .apply((config) => ({ ...shared.tags, ...this.gate.tags, ...config })),
       },
       {
         parent: this,
         protect: deployment.protect,
         dependsOn: after,
-        hooks: { beforeUpdate: [this.gate.hook(node.name)] },
+        hooks: { beforeUpdate: [this.gate.hook(node.name, userData)] },
+        // The gate stores and applies user data while the machine runs; the provider would stop it. The cloud says
+        // "Not-applicable" for the stopped mode of a machine that runs, which is no difference.
+        ignoreChanges: ["userData", "stoppedMode"],
         additionalSecretOutputs: ["userData"],
         customTimeouts: { create: "20m", update: "20m", delete: "20m" },
       },
     );
   }
 
-  /** Base64 by ourselves: what the provider reads back is then what was given. */
-  private userData(server: Node, diskId: pulumi.Output<string>): pulumi.Output<string> {
+  /** Secret. */
+  private userData(server: Node, diskId: pulumi.Output<string>): pulumi.Output<UserData> {
     const { trust, config, deployment, snapshots } = this.args;
     const { version, downloadMirror, downloadSha256 } = deployment;
     const { managementToken, acl } = trust;
-    const node = trust.serverNode(server.name, config, server, machineLayout);
-    const text = pulumi
+    const node = trust.serverNode(server.name, config, server, machineLayout(version));
+    const userData = pulumi
       .output({ node, diskId, managementToken, acl })
       .apply((parts) => renderUserData({ ...parts, version, downloadMirror, downloadSha256, snapshots }));
-    return pulumi.secret(text.apply((plain) => Buffer.from(plain).toString("base64")));
+    return pulumi.secret(userData);
   }
 }

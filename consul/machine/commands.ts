@@ -21,6 +21,29 @@ export const askQuorum: Command = [
   { script: "machine/quorum.sh", args: [String(passes.samples), String(passes.seconds)] },
 ];
 
+/** Installs a version of Consul beside the one that runs, so that nothing points to a version that cannot be had. */
+export function install(version: string, mirror: string, sha256: string): Command {
+  return [{ script: "machine/install.sh", args: [version, mirror, ...(sha256 === "" ? [] : [sha256])] }];
+}
+
+/** What came of applying user data to a machine that runs. */
+export type Applied = "reloaded" | "restarted" | "unchanged" | "restart needed";
+
+/** Seconds for which the metadata service may hand out older user data than what was stored. */
+const staleSeconds = 120;
+
+/** Applies the user data that was stored, once the machine's metadata service hands it out. */
+export function apply(config: string, how: "reload" | "restart"): Command {
+  return [{ script: "machine/apply.sh", args: [config, how, String(staleSeconds)] }];
+}
+
+/** What apply.sh printed in its last line. */
+export function readApplied(output: string): Applied {
+  const last = output.trim().split("\n").at(-1) ?? "";
+  if (["reloaded", "restarted", "unchanged", "restart needed"].includes(last)) return last as Applied;
+  throw new Error(`apply.sh printed ${JSON.stringify(output.slice(-200))}`);
+}
+
 /** Has every member of the cluster encrypt gossip with this key. */
 export function useGossipKey(gossipKey: string, managementToken: string): Command {
   return [{ script: "scripts/keyring.sh", args: ["use"], sealed: { secret: gossipKey, managementToken } }];

@@ -17,17 +17,20 @@ servers() {
     sed 's/.*{"Name":"\([^"]*\)".*"Status":\([0-9]*\).*/{"Name":"\1","Status":\2}/' | paste -sd, -
 }
 
+# The digest of the configuration that Consul runs with: what it was started with, or has reloaded.
+runs=$(cat /run/consul.runs 2>/dev/null) || runs=
+
 look=0
 while [ "$look" -lt "$1" ]; do
   [ "$look" -eq 0 ] || sleep "$2"
   look=$((look + 1))
   leader=$(json status/leader)
   if [ "$leader" = null ]; then
-    echo '{"leader":null,"health":null,"raft":null,"members":null,"self":null}'
+    printf '{"leader":null,"health":null,"raft":null,"members":null,"self":null,"runs":"%s"}\n' "${runs% *}"
     exit 0
   fi
   # The own state comes last: what the leader had before must be in it.
-  printf '{"leader":%s,"health":%s,"raft":%s,"members":[%s],"self":{%s}}\n' "$leader" \
+  printf '{"leader":%s,"health":%s,"raft":%s,"members":[%s],"self":{%s},"runs":"%s"}\n' "$leader" \
     "$(json operator/autopilot/health)" "$(json operator/raft/configuration)" "$(servers)" \
-    "$(json agent/self | grep -o '"\(state\|applied_index\)":"[^"]*"' | paste -sd, -)"
+    "$(json agent/self | grep -o '"\(state\|applied_index\)":"[^"]*"' | paste -sd, -)" "${runs% *}"
 done

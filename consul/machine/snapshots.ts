@@ -1,5 +1,5 @@
 import { ConsulFile } from "../node";
-import { readScript } from "../scripts";
+import { readScript, withoutComments } from "../scripts";
 
 /** When snapshots are taken, how many stay, and where copies go. */
 export interface Snapshots {
@@ -27,8 +27,8 @@ export function snapshotFiles(snapshots: Snapshots, server: { address: string },
   const command = [`${scriptDir}/snapshot.sh`, "/opt/consul/snapshots", keep, everyHours];
   const file = (path: string, mode: string, content: string) => ({ path, mode, content, secret: false });
   return [
-    file(`${scriptDir}/snapshot.sh`, "0755", readScript("scripts/snapshot.sh")),
-    ...(copies ? [file(`${scriptDir}/oss-put.py`, "0644", readScript("machine/oss-put.py"))] : []),
+    file(`${scriptDir}/snapshot.sh`, "0755", withoutComments(readScript("scripts/snapshot.sh"))),
+    ...(copies ? [file(`${scriptDir}/oss-put.py`, "0644", withoutComments(readScript("machine/oss-put.py")))] : []),
     file(
       "/etc/systemd/system/consul-snapshot.service",
       "0644",

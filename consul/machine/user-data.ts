@@ -1,12 +1,15 @@
+import { createHash } from "crypto";
 import { AclObject } from "../acl";
-import { ConsulFile, ConsulNode } from "../node";
-import { readScript } from "../scripts";
-import { aclDir, dataMount, machineLayout, scriptDir } from "./layout";
+import { ConsulFile, ConsulNode, stableJson } from "../node";
+import { readScript, withoutComments } from "../scripts";
+import { aclDir, consulPath, dataMount, etcDir, scriptDir, unitDir } from "./layout";
 import { snapshotFiles, Snapshots } from "./snapshots";
+import { serverUnits } from "./units";
 
 /** The cloud takes 32 KB of user data, counted before base64 (RunInstances, ModifyInstanceAttribute). */
 export const userDataLimit = 32 * 1024;
 
+/** What a server's machine is to run. */
 export interface ServerMachine {
   readonly node: ConsulNode;
   /** Consul version to have installed, where from, and the zip's SHA-256 ("" for the mirror's SHA256SUMS). */
@@ -21,168 +24,139 @@ export interface ServerMachine {
   readonly snapshots?: Snapshots | undefined;
 }
 
+/** User data, and what tells it from another one. The digests give nothing away. */
+export interface UserData {
+  /** Secret. */
+  readonly text: string;
+  /** Digest of the whole. */
+  readonly config: string;
+  /** Digest of what Consul reads at its start alone: another one takes a restart, the same one a reload. */
+  readonly start: string;
+  /** Three characters for each file, from its path and content: tells in a preview which files change. */
+  readonly files: string;
+  /** Paths of the files, in the order of `files`. */
+  readonly paths: readonly string[];
+}
+
 /**
- * User data of one server machine: a boothook, because cloud-init fetches it anew and runs it at each boot, so that a
- * change takes effect at the next one. It only writes files and starts units: it runs before sysinit.target, and the
- * units do the waiting (reference/alicloud.md §10).
+ * User data of one server machine: a boothook, because cloud-init fetches it anew and runs it at each boot. It only
+ * writes files and starts units: it runs before sysinit.target, and the units do the waiting (docs/facts/cloud.md).
+ * On a machine that runs it is applied by apply.sh.
  * @throws Error where the text is over the cloud's limit, with its size.
  */
-export function renderUserData(machine: ServerMachine): string {
+export function renderUserData(machine: ServerMachine): UserData {
   const { node, snapshots } = machine;
-  const units = ["consul.service", "consul-acl.service", ...(snapshots ? ["consul-snapshot.timer"] : [])].join(" ");
-  const files: ConsulFile[] = [
-    ...node.files,
-    { path: `${scriptDir}/install.sh`, mode: "0755", content: readScript("machine/install.sh"), secret: false },
-    { path: `${scriptDir}/disk.sh`, mode: "0755", content: readScript("machine/disk.sh"), secret: false },
-    { path: `${scriptDir}/acl.sh`, mode: "0755", content: readScript("scripts/acl.sh"), secret: false },
-    { path: "/etc/consul.management-token", mode: "0600", content: `${machine.managementToken}\n`, secret: true },
-    ...machine.acl.map(({ file, content }) => ({ path: `${aclDir}/${file}`, mode: "0600", content, secret: true })),
-    { path: "/etc/systemd/system/consul.service", mode: "0644", content: consulUnit(machine), secret: false },
-    { path: "/etc/systemd/system/consul-disk.service", mode: "0644", content: diskUnit(machine), secret: false },
-    { path: "/etc/systemd/system/consul-acl.service", mode: "0644", content: aclUnit(), secret: false },
-    ...(snapshots ? snapshotFiles(snapshots, node, scriptDir) : []),
-  ];
-  const text = [
+  const units = ["consul.service", "consul-acl.service", ...(snapshots ? ["consul-snapshot.timer"] : [])];
+  const files = filesOf(machine);
+  const start = startDigest(machine, files);
+  const head = [
     "#cloud-boothook",
     "#!/bin/sh",
     `# Consul server ${node.name}. Runs at every boot; written by Pulumi, changes made here by hand are lost.`,
+  ];
+  const body = [
+    `start=${start}`,
     "set -eu",
     "umask 077",
+    "# One at a time: a boot, or a change that `pulumi up` applies.",
+    "exec 9>/run/consul.lock",
+    "flock -w 300 9",
+    `lib=${scriptDir} etc=${etcDir} acl=${aclDir} consul=${consulPath(machine.version)}`,
+    `units="${units.join(" ")}"`,
+    "stage=/run/consul.stage",
+    "trap 'rm -rf \"$stage\"' EXIT",
     "getent passwd consul >/dev/null ||",
     `  useradd --system --user-group --home-dir ${dataMount} --no-create-home --shell /usr/sbin/nologin consul`,
-    "# What an earlier version of this text wrote and this one does not must not stay.",
-    `rm -rf ${machineLayout.configDir} ${aclDir}`,
-    "rm -f /etc/systemd/system/consul-snapshot.* /etc/systemd/system/timers.target.wants/consul-snapshot.timer",
-    `install -d -m 0750 -o root -g consul ${machineLayout.configDir}`,
+    `install -d -m 0750 -o root -g consul ${etcDir}`,
     `install -d -m 0700 ${aclDir}`,
     `install -d -m 0755 ${scriptDir}`,
+    'rm -rf "$stage"',
+    `mkdir -p "$stage${etcDir}" "$stage${aclDir}" "$stage${scriptDir}" "$stage${unitDir}"`,
     "",
-    "# put PATH MODE GROUP: standard input becomes the file, whole or not at all.",
+    "# put PATH MODE GROUP: standard input is to become the file.",
     "put() {",
-    '  cat >"$1.new"',
-    '  chown "root:$3" "$1.new"',
-    '  chmod "$2" "$1.new"',
-    '  mv -f "$1.new" "$1"',
+    '  cat >"$stage$1"',
+    '  echo "$1 $2 $3" >>"$stage/list"',
     "}",
     "",
     ...files.flatMap(put),
-    "systemctl daemon-reload",
-    `systemctl enable --quiet ${units}`,
-    `systemctl start --no-block ${units}`,
-    "",
-  ].join("\n");
+    withoutComments(readScript("machine/converge.sh")),
+  ];
+  const config = shortDigest([...head, ...body].join("\n"));
+  const text = [...head, `config=${config}`, ...body].join("\n");
   const size = Buffer.byteLength(text);
   if (size > userDataLimit) {
     throw new Error(
       `the user data of ${node.name} has ${size} bytes, the cloud takes ${userDataLimit} (32 KB): shorten the settings that go into it`,
     );
   }
-  return text;
+  const paths = files.map(({ path }) => path);
+  return { text, config, start, files: files.map(fingerprint).join(""), paths };
+}
+
+function filesOf(machine: ServerMachine): ConsulFile[] {
+  const { node, snapshots } = machine;
+  const script = (name: string, content: string) => ({
+    path: `${scriptDir}/${name}`,
+    mode: "0755",
+    content: withoutComments(content),
+    secret: false,
+  });
+  return [
+    ...node.files,
+    script("install.sh", readScript("machine/install.sh")),
+    { path: `${scriptDir}/mirror`, mode: "0644", content: mirrorLine(machine), secret: false },
+    script("disk.sh", readScript("machine/disk.sh")),
+    script("acl.sh", readScript("scripts/acl.sh")),
+    { path: "/etc/consul.management-token", mode: "0600", content: `${machine.managementToken}\n`, secret: true },
+    ...machine.acl.map(({ file, content }) => ({ path: `${aclDir}/${file}`, mode: "0600", content, secret: true })),
+    ...serverUnits(machine),
+    ...(snapshots ? snapshotFiles(snapshots, node, scriptDir) : []),
+  ];
+}
+
+/** Where install.sh finds what it is to install. Not in the unit: another mirror is no reason to restart Consul. */
+function mirrorLine({ downloadMirror, downloadSha256 }: ServerMachine): string {
+  return `${[downloadMirror, downloadSha256].filter(Boolean).join(" ")}\n`;
 }
 
 function put(file: ConsulFile): string[] {
-  const group = file.path.startsWith(`${machineLayout.configDir}/`) ? "consul" : "root";
+  const group = file.path.startsWith(`${etcDir}/`) ? "consul" : "root";
   const end = "END_OF_FILE";
   if (file.content.split("\n").includes(end)) throw new Error(`${file.path} has a line ${end}`);
   const content = file.content.endsWith("\n") ? file.content : `${file.content}\n`;
   return [`put ${file.path} ${file.mode} ${group} <<'${end}'`, `${content}${end}`];
 }
 
-function consulUnit(machine: ServerMachine): string {
-  const { node, version, downloadMirror, downloadSha256 } = machine;
-  return `[Unit]
-Description=Consul server ${node.name}
-Documentation=https://developer.hashicorp.com/consul/docs
-Wants=network-online.target
-Requires=consul-disk.service
-# The mount is named so that Consul stops before it is unmounted.
-After=network-online.target consul-disk.service opt-consul.mount
-# A mirror that is down must not end in "start request repeated too quickly".
-StartLimitIntervalSec=0
-
-[Service]
-Type=exec
-User=consul
-Group=consul
-# "+": as root and outside the sandbox below.
-ExecStartPre=+${scriptDir}/install.sh ${[version, downloadMirror, downloadSha256].filter(Boolean).join(" ")}
-ExecStart=${node.command.join(" ")}
-ExecReload=/bin/kill -HUP $MAINPID
-KillSignal=SIGTERM
-TimeoutStartSec=30min
-TimeoutStopSec=60
-Restart=always
-RestartSec=5
-LimitNOFILE=65536
-
-CapabilityBoundingSet=
-NoNewPrivileges=yes
-ProtectSystem=strict
-ReadWritePaths=-${dataMount}
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged
-UMask=0077
-# The metadata service would hand this machine's user data, and its role, to anyone who asks from here.
-IPAddressDeny=100.100.100.200
-
-[Install]
-WantedBy=multi-user.target
-`;
-}
-
 /**
- * A unit of its own: what a sandboxed unit mounts stays in its own mount namespace, and PrivateDevices keeps the whole
- * unit from the disk, both also for "ExecStartPre=+".
+ * Keys of the configuration that Consul takes over by a reload (agent.go, reloadConfigInternal, and server.go,
+ * ReloadConfig, of 1.22), and those that a server with raft data reads at no start (bootstrap_expect, autopilot) or only
+ * in order to find the others (retry_join).
  */
-function diskUnit({ diskId }: ServerMachine): string {
-  return `[Unit]
-Description=Data disk of Consul
+const notForStart = new Set(["log_level", "dns_config", "limits", "retry_join", "bootstrap_expect", "autopilot"]);
 
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=${scriptDir}/disk.sh ${diskId.replace(/^d-/, "")} ${dataMount}
-TimeoutStartSec=infinity
-`;
+/** Digest of the unit, which names the version, and of what of the configuration takes a restart. */
+function startDigest(machine: ServerMachine, files: readonly ConsulFile[]): string {
+  const content = (name: string) => files.find(({ path }) => path.endsWith(`/${name}`))?.content ?? "";
+  const config = JSON.parse(content("consul.json")) as Record<string, unknown>;
+  const kept = Object.fromEntries(Object.entries(config).filter(([key]) => !notForStart.has(key)));
+  // Certificates, keys and the agent's token are reloaded; the gossip key is changed by the keyring's API.
+  return shortDigest(stableJson([content("consul.service"), kept, machine.managementToken]));
 }
 
-function aclUnit(): string {
-  return `[Unit]
-Description=Consul ACL policies and tokens
-Wants=consul.service
-After=consul.service
+function shortDigest(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}
 
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-Environment=CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token
-# A loop, since systemd before 244 (Alibaba Cloud Linux 3 has 239) refuses Restart= for oneshot.
-ExecStart=/bin/sh -c 'until ${scriptDir}/acl.sh ${aclDir}; do sleep 10; done'
-TimeoutStartSec=infinity
-NoNewPrivileges=yes
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+function fingerprint({ path, content }: ConsulFile): string {
+  return createHash("sha256").update(`${path}\n${content}`).digest("base64url").slice(0, fingerprintLength);
+}
 
-[Install]
-WantedBy=multi-user.target
-`;
+const fingerprintLength = 3;
+
+/** Names of the files that are new or changed, by the fingerprints of those before. */
+export function changedFiles(before: string, { files, paths }: Pick<UserData, "files" | "paths">): string[] {
+  const cut = (text: string) => text.match(new RegExp(`.{${fingerprintLength}}`, "g")) ?? [];
+  const known = new Set(cut(before));
+  return cut(files).flatMap((print, i) => (known.has(print) ? [] : [(paths[i] ?? "").replace(/^.*\//, "")]));
 }

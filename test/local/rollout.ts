@@ -5,7 +5,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { Cloud, Machine, Outcome } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { AclObject } from "../../consul/acl";
+import { configTags } from "../../components/ecs/change";
 import { Command, commandText } from "../../consul/machine/commands";
+import { renderUserData, UserData } from "../../consul/machine/user-data";
 import { readScript } from "../../consul/scripts";
 import { stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
@@ -13,10 +15,19 @@ import { loadSettings } from "../../settings";
 
 /**
  * Local servers as if they were machines of the cloud: commands that would go through Cloud Assistant are run here,
- * word for word but for the addresses and files of a machine.
+ * word for word but for the addresses and files of a machine. Only installing, and applying user data, is played.
  */
 export class LocalCloud implements Cloud {
-  constructor(private readonly cluster: Cluster) {}
+  /** User data that was stored, and what each server runs, by name. */
+  private readonly stored = new Map<string, string>();
+  private readonly running = new Map<string, UserData>();
+  /** What was done to each server: reloaded, restarted, unchanged. */
+  readonly applied: string[] = [];
+
+  constructor(
+    private readonly cluster: Cluster,
+    private readonly wanted: (server: string) => UserData,
+  ) {}
 
   private get aclDir(): string {
     return join(this.cluster.dir, "acl");
@@ -26,6 +37,17 @@ export class LocalCloud implements Cloud {
     return this.cluster.nodes.filter(({ role }) => role === "server").map(({ name }) => name);
   }
 
+  /** Notes that a server was started with what it is to run now, as its unit does. */
+  started(server: string): void {
+    const userData = this.wanted(server);
+    this.running.set(server, userData);
+    writeFileSync(this.runsFile(server), `${userData.config} ${userData.start}\n`);
+  }
+
+  private runsFile(server: string): string {
+    return join(this.cluster.dir, `${server}.runs`);
+  }
+
   machines(): Promise<Machine[]> {
     const status = (name: string) => (this.cluster.pid(name) === undefined ? "Stopped" : "Running");
     // One that was never started has no machine.
@@ -33,10 +55,50 @@ export class LocalCloud implements Cloud {
     return Promise.resolve(made.map((name) => ({ id: `i-${name}`, name, status: status(name) })));
   }
 
+  storeUserData(id: string, userData: string): Promise<void> {
+    this.stored.set(id.replace("i-", ""), Buffer.from(userData, "base64").toString());
+    return Promise.resolve();
+  }
+
+  power(id: string, action: string): Promise<void> {
+    return Promise.reject(new Error(`nothing here needs to ${action} ${id}`));
+  }
+
   async run(ids: readonly string[], command: Command): Promise<ReadonlyMap<string, Outcome>> {
-    const text = commandText(command);
-    const outcomes = ids.map(async (id) => [id, await this.shell(id.replace("i-", ""), text)] as const);
+    const outcomes = ids.map(async (id) => [id, await this.answer(id.replace("i-", ""), command)] as const);
     return new Map(await Promise.all(outcomes));
+  }
+
+  private answer(server: string, command: Command): Promise<Outcome> {
+    const [call] = command;
+    // The binary is the cluster's: a restart takes it.
+    if (call?.script === "machine/install.sh") return Promise.resolve({ output: "" });
+    if (call?.script === "machine/apply.sh") return this.apply(server, ...(call.args as [string, string]));
+    return this.shell(server, commandText(command));
+  }
+
+  /** As converge.sh, for a process. */
+  private async apply(server: string, config: string, how: string): Promise<Outcome> {
+    const wanted = this.wanted(server);
+    if (wanted.config !== config || this.stored.get(server) !== wanted.text) return { problem: "stale", ran: true };
+    const before = this.running.get(server);
+    let result = "unchanged";
+    if (before?.start !== wanted.start) {
+      if (how === "reload") return { output: "restart needed\n" };
+      await this.cluster.restart(server);
+      result = "restarted";
+    } else if (before.config !== wanted.config) {
+      this.cluster.write(server);
+      await this.cluster.api(server).put("agent/reload");
+      result = "reloaded";
+    }
+    this.started(server);
+    this.applied.push(`${server} ${result}`);
+    const acl = await this.shell(
+      server,
+      "CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token /usr/local/lib/consul/acl.sh /etc/consul.acl",
+    );
+    return "problem" in acl ? acl : { output: `${result}\n` };
   }
 
   /** What user data leaves on a machine for the script that keeps policies and tokens. */
@@ -52,7 +114,8 @@ export class LocalCloud implements Cloud {
       .replaceAll("http://127.0.0.1:8500", `http://${this.cluster.node(server).address}:8500`)
       .replaceAll("/etc/consul.management-token", this.cluster.tokenFile)
       .replaceAll("/usr/local/lib/consul/acl.sh", `sh ${join(this.aclDir, "acl.sh")}`)
-      .replaceAll("/etc/consul.acl", this.aclDir);
+      .replaceAll("/etc/consul.acl", this.aclDir)
+      .replaceAll("/run/consul.runs", this.runsFile(server));
     return new Promise((resolve) => {
       const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"] });
       let [output, error] = ["", ""];
@@ -68,8 +131,9 @@ export class LocalCloud implements Cloud {
 
 /** `pulumi up` for local nodes: servers one by one through the gate, then agents, then what nobody needs any more. */
 export class Rollout {
-  private readonly settled: LocalCloud;
-  private tags: Readonly<Record<string, string>> = {};
+  readonly cloud: LocalCloud;
+  /** Tags of each server's machine, as the engine has committed them. */
+  private readonly tags = new Map<string, Readonly<Record<string, string>>>();
   private files = new Map<string, string>();
   /** Node that is being restarted, if any: its own clients have to wait. */
   resting = "";
@@ -81,29 +145,61 @@ export class Rollout {
   readonly seconds: Record<string, number> = {};
 
   constructor(private readonly cluster: Cluster) {
-    this.settled = new LocalCloud(cluster);
-    this.tags = this.gate().tags;
+    this.cloud = new LocalCloud(cluster, (server) => this.userData(server));
+    const gate = this.gate();
+    for (const { name } of this.servers) {
+      this.tags.set(name, this.wantedTags(gate, name));
+      this.cloud.started(name);
+    }
     this.files = this.described();
   }
 
+  private get servers() {
+    return this.cluster.nodes.filter(({ role }) => role === "server");
+  }
+
   private described(): Map<string, string> {
-    const { nodes, acl, consul } = this.cluster;
-    // A machine's user data has policies and tokens too: another token is another user data.
+    const { nodes, consul } = this.cluster;
     return new Map(
-      nodes.map(({ name, role, files }) => [name, stableJson([files, consul, role === "server" ? acl : []])]),
+      nodes.map(({ name, role, files }) => [
+        name,
+        role === "server" ? this.userData(name).config : stableJson([files, consul]),
+      ]),
     );
+  }
+
+  /** As the program renders it for a machine. */
+  private userData(server: string): UserData {
+    const { cluster } = this;
+    const { managementToken, acl } = cluster;
+    // The unit names the version's own binary.
+    const node = cluster.node(server);
+    const own = { ...node, command: [cluster.consul, ...node.command.slice(1)] };
+    const { version, downloadMirror, downloadSha256 } = loadSettings();
+    return renderUserData({
+      node: own,
+      version,
+      downloadMirror,
+      downloadSha256,
+      diskId: "d-none",
+      managementToken,
+      acl,
+    });
+  }
+
+  private wantedTags(gate: QuorumGate, server: string): Readonly<Record<string, string>> {
+    return { ...gate.tags, ...configTags(this.userData(server)) };
   }
 
   private gate(): QuorumGate {
     const { cluster } = this;
-    const server = cluster.nodes[0];
-    const secrets = JSON.parse(server?.files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "") as {
-      encrypt: string;
-    };
+    const secrets = JSON.parse(
+      this.servers[0]?.files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "",
+    ) as { encrypt: string };
     return new QuorumGate({
-      cloud: this.settled,
+      cloud: this.cloud,
       pause: 500,
-      servers: cluster.nodes.filter(({ role }) => role === "server").map(({ name }) => name),
+      servers: this.servers.map(({ name }) => name),
       vpcId: "vpc",
       tag: { key: "consul-datacenter", value: "local" },
       // What the program itself has just read.
@@ -138,7 +234,14 @@ export class Rollout {
     await cluster.update(change);
     const gate = this.gate();
     const wanted = this.described();
-    this.settled.writeAcl(cluster.acl);
+    const ready = () =>
+      settle(
+        gate.ready(
+          [],
+          this.servers.map(({ name }) => pulumi.secret(this.userData(name))),
+        ),
+      );
+    this.cloud.writeAcl(cluster.acl);
     const changed = cluster.nodes
       .filter(({ name }) => this.files.get(name) !== wanted.get(name))
       // A node that is off gets its pod when it is back.
@@ -149,20 +252,11 @@ export class Rollout {
       const began = Date.now();
       if (!this.files.has(name)) {
         cluster.start(name);
+        if (role === "server") this.cloud.started(name);
       } else if (role === "server") {
-        await gate.hook(name).callback({
-          ...{ urn: "", id: `i-${name}`, name, type: "" },
-          oldInputs: { tags: this.tags, userData: pulumi.secret(this.files.get(name)) },
-          newInputs: { tags: gate.tags, userData: pulumi.secret(wanted.get(name)) },
-        });
-        await cluster.restart(name);
-        const outcome = await this.settled.shell(
-          name,
-          "CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token /usr/local/lib/consul/acl.sh /etc/consul.acl",
-        );
-        if ("problem" in outcome) throw new Error(outcome.problem);
+        await this.updateServer(gate, name);
       } else {
-        if (this.resting === "") await settle(gate.ready([]));
+        if (this.resting === "") await ready();
         this.resting = name;
         await cluster.restart(name);
         await this.agentIsBack(name);
@@ -171,9 +265,22 @@ export class Rollout {
       this.seconds[name] = (Date.now() - began) / 1000;
     }
     this.resting = "";
-    await settle(gate.ready([]));
-    this.tags = gate.tags;
+    await ready();
     await settle(gate.retire(pulumi.output("done")));
+  }
+
+  /** What the engine does: the hook, and then the tags. */
+  private async updateServer(gate: QuorumGate, name: string): Promise<void> {
+    const tags = this.wantedTags(gate, name);
+    await gate.hook(name, pulumi.secret(this.userData(name))).callback({
+      urn: "",
+      id: `i-${name}`,
+      name,
+      type: "",
+      oldInputs: { tags: this.tags.get(name) },
+      newInputs: { tags },
+    });
+    this.tags.set(name, tags);
   }
 }
 

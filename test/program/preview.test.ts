@@ -42,7 +42,7 @@ describe("npm run preview", () => {
   it("shows user data as the text that the machine will run", async () => {
     const { out } = await run("prod");
     equal(out.match(/\| {3}#cloud-boothook$/gm)?.length, 3);
-    match(out, /ExecStart=\/usr\/local\/bin\/consul agent/);
+    match(out, /ExecStart=\/usr\/local\/lib\/consul\/versions\/1.22.7\/consul agent/);
   });
 
   it("shows the tree, what is protected and the chain of servers in brief", async () => {

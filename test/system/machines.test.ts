@@ -9,6 +9,7 @@ import { LocalProviders } from "../../local/providers";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { machinesUnavailable } from "./rootfs";
+import { relabelled } from "./versions";
 
 // The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
 // certificates and tokens as the real providers make them. Each test goes on from where the one before left the cluster.
@@ -493,16 +494,4 @@ async function secretsOf(machine: Machine): Promise<string[]> {
   const key = (await machine.run("cat /etc/consul.d/server-key.pem")).split("\n")[1] ?? "";
   const tokens = await machine.run(`cat /etc/consul.acl/token.*.json | sed -n 's/.*"SecretID": "\\(.*\\)".*/\\1/p'`);
   return [config.encrypt, ...Object.values(config.acl.tokens), key, ...tokens.trim().split("\n")];
-}
-
-/**
- * The same program under another version number: its VERSION file, which Go put into it, ends in a newline. No second
- * Consul has to be built to see one replace the other.
- */
-function relabelled(program: Buffer, version: string, other: string): Buffer {
-  const copy = Buffer.from(program);
-  const at = copy.indexOf(`${version}\n`);
-  assert(at > 0 && copy.indexOf(`${version}\n`, at + 1) < 0 && other.length === version.length);
-  copy.write(other, at);
-  return copy;
 }

@@ -138,7 +138,7 @@ describe("commands through Cloud Assistant", () => {
     ];
     const outcomes = await connect().run(["i-1", "i-2"], hello);
     deepEqual(Object.fromEntries(outcomes), {
-      "i-1": { problem: "the command ended as Failed (1): keyring: no" },
+      "i-1": { problem: "the command ended as Failed (1): keyring: no", ran: true },
       "i-2": { problem: "the command ended as Timeout: ClientNotResponse, no answer" },
     });
   });

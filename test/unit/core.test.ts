@@ -25,7 +25,7 @@ const agentConfig = {
 };
 const secrets = { gossipKey: "GOSSIP", cert: "CERT", key: "KEY", managementToken: "MANAGEMENT", agentToken: "AGENT" };
 const placement = { name: "consul-1", address: "10.0.0.1" };
-const server = () => serverNode(serverConfig, "CA", secrets, placement, machineLayout);
+const server = () => serverNode(serverConfig, "CA", secrets, placement, machineLayout("1.22.7"));
 const agent = (extra: Record<string, unknown> = {}) =>
   agentNode({ ...agentConfig, extra }, "CA", secrets, { name: "$(NODE_NAME)", address: "$(HOST_IP)" }, podLayout);
 const content = (node: ReturnType<typeof server>, name: string) =>
@@ -155,7 +155,7 @@ describe("access rules", () => {
 
 describe("user data", () => {
   const machine = (extra = "") => ({
-    node: serverNode({ ...serverConfig, logLevel: `info${extra}` }, "CA", secrets, placement, machineLayout),
+    node: serverNode({ ...serverConfig, logLevel: `info${extra}` }, "CA", secrets, placement, machineLayout("1.22.7")),
     version: "1.22.7",
     downloadMirror: "https://mirror.example",
     downloadSha256: "",
@@ -165,11 +165,11 @@ describe("user data", () => {
   });
 
   it("is a boothook, which cloud-init runs at every boot, and well below the cloud's limit", () => {
-    const text = renderUserData(machine());
+    const { text } = renderUserData(machine());
     ok(text.startsWith("#cloud-boothook\n#!/bin/sh\n"));
     ok(Buffer.byteLength(text) < userDataLimit / 2, String(Buffer.byteLength(text)));
     match(text, /disk\.sh bp1abc \/opt\/consul\n/);
-    match(text, /systemctl start --no-block/);
+    match(text, /systemctl start --no-block \$units\n/);
   });
 
   it("is refused over the limit, with its size", () => {
@@ -180,7 +180,7 @@ describe("user data", () => {
   });
 
   it("cannot be broken out of by a file's content", () => {
-    const node = serverNode(serverConfig, "CA\nEND_OF_FILE\nreboot\n", secrets, placement, machineLayout);
+    const node = serverNode(serverConfig, "CA\nEND_OF_FILE\nreboot\n", secrets, placement, machineLayout("1.22.7"));
     throws(() => renderUserData({ ...machine(), node }), /ca\.pem has a line END_OF_FILE/);
   });
 });

@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as pulumi from "@pulumi/pulumi";
 import "../../local/program"; // teaches the mock monitor about hooks
-import { Machine, Outcome, RefusedError } from "../../components/ecs/cloud";
+import { configTags } from "../../components/ecs/change";
+import { Machine, MustBeStoppedError, Outcome, RefusedError } from "../../components/ecs/cloud";
 import { FakeCloud, MutableSample, words } from "../../components/ecs/fake-cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { askQuorum, Command, commandText } from "../../consul/machine/commands";
@@ -18,9 +19,14 @@ class BreakableCloud extends FakeCloud {
   /** Thrown by the next calls, in this order. */
   failures: Error[] = [];
   leader = "consul-3";
+  /** Whether the cloud refuses to store user data for machines that run. */
+  mustBeStopped = false;
+  installing: Outcome = { output: "" };
+  /** What applying comes to, in this order; then it works. */
+  applying: Outcome[] = [];
 
   constructor() {
-    super(wellFakes());
+    super({ ...wellFakes(), runs: Object.fromEntries(names.map((name) => [name, "c2"])) });
   }
 
   override machines(): Promise<Machine[]> {
@@ -41,14 +47,42 @@ class BreakableCloud extends FakeCloud {
     if (command === askQuorum) return `ask ${ids.map((id) => id.replace("i-", "")).join(" ")}`;
     if (said.startsWith("machine/hand-over.sh")) return `hand over to ${said.replace(/.* id-of-/, "")}`;
     if (said.startsWith("scripts/behind.sh")) return "who is behind";
+    const who = ids.map((id) => id.replace("i-", "")).join(" ");
+    if (said.startsWith("machine/install.sh")) return `install ${said.split(" ")[1] ?? ""} on ${who}`;
+    if (said.startsWith("machine/apply.sh")) return `${said.split(" ")[2] ?? ""} ${who}`;
     return said === "scripts/keyring.sh use" ? "use key" : said.includes("acl.sh") ? "retire" : "?";
+  }
+
+  override storeUserData(id: string, userData: string): Promise<void> {
+    this.log.push(`store on ${id.replace("i-", "")}`);
+    if (this.mustBeStopped && !this.powered.includes(`stop ${id}`)) {
+      return Promise.reject(new MustBeStoppedError("IncorrectInstanceStatus"));
+    }
+    return super.storeUserData(id, userData);
+  }
+
+  override power(id: string, action: "reboot" | "stop" | "start"): Promise<void> {
+    this.log.push(`${action} ${id.replace("i-", "")}`);
+    this.status[id.replace("i-", "")] = action === "stop" ? "Stopped" : "Running";
+    return super.power(id, action);
+  }
+
+  /** Names the questions and hand-overs alone. */
+  get gated(): string[] {
+    return this.log.filter((line) => !/^(install|store|restart|reload) /.test(line));
   }
 
   protected override answer(name: string, command: Command): Outcome {
     const said = words(command);
     if (command === askQuorum) {
       const looks = this.looks(name, this.passes);
-      return "problem" in looks ? looks : { output: looks.map((look) => `${JSON.stringify(look)}\n`).join("") };
+      if ("problem" in looks) return looks;
+      const runs = this.servers.runs?.[name] ?? "";
+      return { output: looks.map((look) => `${JSON.stringify({ ...look, runs: look.runs || runs })}\n`).join("") };
+    }
+    if (said.startsWith("machine/install.sh")) return this.installing;
+    if (said.startsWith("machine/apply.sh")) {
+      return this.applying.shift() ?? super.answer(name, command);
     }
     if (said.startsWith("machine/hand-over.sh")) this.leader = said.replace(/.* id-of-/, "");
     return { output: said.startsWith("scripts/behind.sh") ? [...this.behind, "consul-1", ""].join("\n") : "" };
@@ -75,6 +109,8 @@ describe("the gate before a server goes down", () => {
 
   const settings = {
     version: "1.22.7",
+    downloadMirror: "https://mirror.example",
+    downloadSha256: "",
     gossip: { generation: 1, lifetimeDays: 365 },
     certificates: { caGeneration: 1, caAlsoTrusted: [], caDays: 1, serverDays: 1, renewDays: 1, warnDays: 1 },
     tokens: { agentGeneration: 1 },
@@ -97,38 +133,147 @@ describe("the gate before a server goes down", () => {
       },
     });
   }
-  const tags = { "consul-datacenter": "dc1", "consul-version": "1.22.7", "consul-gossip": "1", "consul-ca": "1" };
+  const userData = {
+    text: "secret text",
+    config: "c2",
+    start: "s2",
+    files: "aaabbb",
+    paths: ["/a/consul.json", "/a/b"],
+  };
+  const unchanged = {
+    "consul-datacenter": "dc1",
+    "consul-version": "1.22.7",
+    "consul-gossip": "1",
+    "consul-ca": "1",
+    ...configTags(userData),
+  };
+  /** Of a server that takes a restart. */
+  const tags = { ...unchanged, "consul-config": "c1", "consul-start": "s1", "consul-files": "aaaccc" };
+  const reloads = { tags: { ...tags, "consul-start": "s2" } };
   /** What the engine calls before it updates a server; `old` and `wanted` are inputs that differ from equal ones. */
   async function update(
     gate: QuorumGate,
     server: string,
-    old: Record<string, unknown> = { userData: secret("old") },
-    wanted: Record<string, unknown> = { userData: secret("new") },
+    old: Record<string, unknown> = {},
+    wanted: Record<string, unknown> = {},
+    data: pulumi.Output<typeof userData> = pulumi.secret(userData),
   ) {
-    const same = { instanceName: server, tags, userData: secret("old"), imageId: "m-1" };
+    const same = { instanceName: server, userData: secret("first"), imageId: "m-1" };
     const args = { urn: "", id: `i-${server}`, name: server, type: "" };
-    await gate.hook(server).callback({ ...args, oldInputs: { ...same, ...old }, newInputs: { ...same, ...wanted } });
+    await gate.hook(server, data).callback({
+      ...args,
+      oldInputs: { ...same, tags, ...old },
+      newInputs: { ...same, tags: unchanged, ...wanted },
+    });
   }
   const settle = (output: pulumi.Output<void>) => (output as unknown as { promise(): Promise<void> }).promise();
+  const bring = (server: string) => [`install 1.22.7 on ${server}`, `store on ${server}`, `restart ${server}`];
   /** Time is up at once. */
   const impatient = { gate: { waitMinutes: 0, skip: [] } };
 
-  it("asks the other servers, and lets it go", async () => {
+  it("asks the other servers, then installs, stores and applies", async () => {
     await update(gateOf(), "consul-1");
-    deepEqual(fake.log, ["ask consul-2 consul-3"]);
+    deepEqual(fake.log, ["ask consul-2 consul-3", ...bring("consul-1")]);
+    equal(Buffer.from(fake.stored.get("i-consul-1") ?? "", "base64").toString(), userData.text);
+  });
+
+  it("reloads without asking anybody where nothing has to be restarted", async () => {
+    await update(gateOf(), "consul-1", reloads);
+    deepEqual(fake.log, ["store on consul-1", "reload consul-1"]);
+  });
+
+  it("asks the others after all where the machine says that a reload is not enough", async () => {
+    fake.applying = [{ output: "restart needed\n" }];
+    await update(gateOf(), "consul-1", reloads);
+    deepEqual(fake.log, ["store on consul-1", "reload consul-1", "ask consul-2 consul-3", ...bring("consul-1")]);
+  });
+
+  it("brings a machine of an earlier release over, gated: it has no such tags", async () => {
+    const { "consul-config": _, "consul-start": __, "consul-files": ___, ...earlier } = tags;
+    await update(gateOf(), "consul-1", { tags: earlier });
+    deepEqual(fake.log, ["ask consul-2 consul-3", ...bring("consul-1")]);
+  });
+
+  it("applies also where the machine is stopped for something else, and where a refresh has filled old inputs", async () => {
+    await update(gateOf(), "consul-1", {}, { imageId: "m-2" });
+    deepEqual(fake.log, ["ask consul-2 consul-3", ...bring("consul-1")]);
+    fake.log.length = 0;
+    const refreshed = { autoRenewPeriod: 0, periodUnit: "", renewalStatus: "Normal", stoppedMode: "Not-applicable" };
+    await update(gateOf(), "consul-1", { ...reloads, ...refreshed });
+    deepEqual(fake.log, ["store on consul-1", "reload consul-1"]);
+  });
+
+  it("stores nothing where the version cannot be had, and says so", async () => {
+    fake.installing = { problem: "the command ended as Failed (1): consul-install: cannot fetch https://m", ran: true };
+    await rejects(
+      update(gateOf(), "consul-1"),
+      /^Error: consul-1 \(i-consul-1\) is not updated: .*cannot fetch https:\/\/m\. Put that right and run `pulumi up` again/,
+    );
+    deepEqual(fake.log, ["ask consul-2 consul-3", "install 1.22.7 on consul-1"]);
+  });
+
+  it("says why Consul refuses a configuration, and asks again where the machine could not be asked", async () => {
+    fake.applying = [{ problem: "the command ended as Failed (1): Consul refuses the new configuration", ran: true }];
+    await rejects(update(gateOf(), "consul-1", reloads), /Consul refuses the new configuration\. Put that right/);
+    fake.log.length = 0;
+    fake.applying = [{ problem: "its Cloud Assistant is not there" }, { problem: "its answer did not come" }];
+    await update(gateOf(), "consul-1", reloads);
+    deepEqual(fake.log, ["store on consul-1", "reload consul-1", "reload consul-1", "reload consul-1"]);
+  });
+
+  it("reboots a machine that takes no commands only where gate.skip names its server", async () => {
+    fake.installing = { problem: "its Cloud Assistant is not there" };
+    await rejects(update(gateOf(impatient), "consul-1"), /its Cloud Assistant is not there\. Start or reboot it/);
+    fake.log.length = 0;
+    await update(gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } }), "consul-1");
+    deepEqual(fake.log, ["install 1.22.7 on consul-1", "store on consul-1", "reboot consul-1"]);
+    match(said.at(-1) ?? "", /takes no commands, and consul:gate.skip names it: it is rebooted into its new user data/);
+  });
+
+  it("stops and starts the machine, gated, where the cloud stores nothing while it runs", async () => {
+    fake.mustBeStopped = true;
+    await update(gateOf(), "consul-1", reloads);
+    deepEqual(fake.log, [
+      "store on consul-1",
+      "ask consul-2 consul-3",
+      "stop consul-1",
+      "store on consul-1",
+      "start consul-1",
+    ]);
+    match(said.find((line) => line.includes("is stopped and started")) ?? "", /IncorrectInstanceStatus/);
+  });
+
+  it("says in a preview what happens to each server, and which files change", async () => {
+    await pulumi.runtime.setMocks(
+      { newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) },
+      "p",
+      "s",
+      true,
+    );
+    await update(gateOf(), "consul-1");
+    await update(gateOf(), "consul-2", reloads);
+    await update(gateOf(), "consul-3", { tags: unchanged }, { imageId: "m-2" });
+    await update(gateOf(), "consul-1", {}, { tags: pulumi.unknown }, pulumi.secret(pulumi.unknown as never));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    deepEqual([...said].sort(), [
+      "consul-1: Consul reloads or restarts: it depends on values that the update makes first",
+      "consul-1: Consul restarts, the machine runs on (b)",
+      "consul-2: Consul reloads (b)",
+      "consul-3: the machine stops and starts (imageId)",
+    ]);
+    deepEqual(fake.log, []);
   });
 
   it("asks nobody for an update that leaves the machine running", async () => {
     for (const change of [
-      { tags: { ...tags, team: "b" } },
+      { tags: { ...unchanged, team: "b" } },
       { instanceName: "b" },
       { description: "b" },
       { securityGroups: ["sg-2"] },
       { httpTokens: "optional" },
     ]) {
-      await update(gateOf(), "consul-1", {}, change);
+      await update(gateOf(), "consul-1", { tags: unchanged }, { tags: unchanged, ...change });
     }
-    await update(gateOf(), "consul-1", { userData: secret("same") }, { userData: secret("same") });
     deepEqual(fake.log, []);
   });
 
@@ -143,18 +288,18 @@ describe("the gate before a server goes down", () => {
       { somethingNew: 1 },
     ]) {
       fake.log.length = 0;
-      await update(gateOf(), "consul-1", {}, change);
-      deepEqual(fake.log, ["ask consul-2 consul-3"], JSON.stringify(change));
+      await update(gateOf(), "consul-1", { tags: unchanged }, change);
+      deepEqual(fake.log, ["ask consul-2 consul-3", ...bring("consul-1")], JSON.stringify(change));
     }
   });
 
   it("hands the leadership over first, to the server updated just before, and looks again", async () => {
     await update(gateOf(), "consul-3");
-    deepEqual(fake.log, ["ask consul-1 consul-2", "hand over to consul-2", "ask consul-1 consul-2"]);
+    deepEqual(fake.gated, ["ask consul-1 consul-2", "hand over to consul-2", "ask consul-1 consul-2"]);
     fake.leader = "consul-1";
     fake.log.length = 0;
     await update(gateOf(), "consul-1");
-    deepEqual(fake.log, ["ask consul-2 consul-3", "hand over to consul-3", "ask consul-2 consul-3"]);
+    deepEqual(fake.gated, ["ask consul-2 consul-3", "hand over to consul-3", "ask consul-2 consul-3"]);
   });
 
   it("waits for a server that is coming back", async () => {
@@ -163,7 +308,7 @@ describe("the gate before a server goes down", () => {
     await update(gateOf(), "consul-1");
     equal(fake.passes, 4);
     match(said[0] ?? "", /^consul-1: waiting, consul-2 does not answer \(its Cloud Assistant is not there\)/);
-    equal(said.at(-1), "consul-1: the others carry the cluster, it goes down now");
+    equal(said.at(-1), "consul-1: Consul runs with its new configuration");
   });
 
   const broken =
@@ -215,7 +360,7 @@ describe("the gate before a server goes down", () => {
         ok(pulumi.RunError.isInstance(error));
         match(
           error.message,
-          /^consul-1 is not updated \(userData\) after 0 minutes: .*run `pulumi up` again: it asks again, and goes on from there \(if it is to repair consul-1 itself: consul:gate.skip\)$/,
+          /^consul-1 is not updated \(configuration\) after 0 minutes: .*run `pulumi up` again: it asks again, and goes on from there \(if it is to repair consul-1 itself: consul:gate.skip\)$/,
         );
         match(error.message, said);
         return true;
@@ -235,7 +380,7 @@ describe("the gate before a server goes down", () => {
       await rejects(
         update(gateOf(), goes),
         new RegExp(
-          `^Error: ${goes} is not updated \\(userData\\): ${stopped} \\(i-${stopped}\\) is Stopped: start it with \`aliyun ecs StartInstance --InstanceId i-${stopped}\`\\. `,
+          `^Error: ${goes} is not updated \\(configuration\\): ${stopped} \\(i-${stopped}\\) is Stopped: start it with \`aliyun ecs StartInstance --InstanceId i-${stopped}\`\\. `,
         ),
       );
     }
@@ -261,7 +406,7 @@ describe("the gate before a server goes down", () => {
     match(fake.log[0] ?? "", /^ask consul-2 consul-3$/);
     const five = gateOf(impatient, [...names, "consul-4", "consul-5"]);
     await rejects(
-      settle(five.ready([])),
+      settle(five.ready([], [])),
       /the servers are not all well: consul-4 has no machine: .*; consul-5 has no machine/,
     );
   });
@@ -270,21 +415,23 @@ describe("the gate before a server goes down", () => {
     fake.failures = [new RefusedError("the cloud refuses: Forbidden.RAM")];
     await rejects(
       update(gateOf(), "consul-1"),
-      /^Error: consul-1 is not updated \(userData\): the cloud refuses: Forbidden.RAM/,
+      /^Error: consul-1 is not updated \(configuration\): the cloud refuses: Forbidden.RAM/,
     );
   });
 
   it("asks again after a failure of the API", async () => {
     fake.failures = [new Error("the ECS API fails: 500")];
     await update(gateOf(), "consul-1");
-    deepEqual(fake.log, ["ask consul-2 consul-3"]);
+    deepEqual(fake.gated, ["ask consul-2 consul-3"]);
   });
 
   it("lets a server that gate.skip names go, and only that one", async () => {
     fake.status = { "consul-1": "Stopped" };
     const gate = gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } });
-    await update(gate, "consul-1");
     await rejects(update(gate, "consul-2"), /consul-1 \(i-consul-1\) is Stopped/);
+    fake.log.length = 0;
+    await update(gate, "consul-1");
+    deepEqual(fake.log, ["store on consul-1", "start consul-1"]);
   });
 
   it("refuses a downgrade and a step too far, by the tags and by what the servers run", async () => {
@@ -327,15 +474,13 @@ describe("the gate before a server goes down", () => {
       true,
     );
     await rejects(update(gateOf(), "consul-1", { tags: { ...tags, "consul-version": "1.22.8" } }), /cannot go back/);
-    // What is not known before the update: it must not be waited for.
-    await update(gateOf(), "consul-1", {}, { userData: pulumi.secret(pulumi.unknown) });
     deepEqual(fake.log, []);
   });
 
   it("puts a new gossip key in use on every member before the first server with it goes down", async () => {
     const gate = gateOf({ gossip: { generation: 2, lifetimeDays: 365 } });
     await update(gate, "consul-3", { tags });
-    deepEqual(fake.log, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
+    deepEqual(fake.gated, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
     // The cloud keeps what it is sent: neither the key nor the token may be in it.
     for (const text of fake.commands.map(commandText)) ok(!text.includes(gossipKey) && !text.includes(managementToken));
     await update(gateOf(), "consul-1");
@@ -344,33 +489,45 @@ describe("the gate before a server goes down", () => {
 
   it("has one name for each server, which the engine keeps", () => {
     deepEqual(
-      names.map((name) => gateOf().hook(name).name),
+      names.map((name) => gateOf().hook(name, pulumi.secret(userData)).name),
       names.map((name) => `consul-${name}-quorum-gate`),
     );
-    equal(gateOf().hook("consul-1").opts?.onDryRun, true);
+    equal(gateOf().hook("consul-1", pulumi.secret(userData)).opts?.onDryRun, true);
   });
 
   describe("when `up` ends", () => {
     const ids = names.map((name) => pulumi.output(`i-${name}`));
+    const wanted = names.map(() => pulumi.secret(userData));
 
     it("asks all servers, waits until they are well, and asks again at the next", async () => {
       fake.looks = (name, pass) => (pass < 3 ? { problem: "its Cloud Assistant is not there" } : samples(name));
-      await settle(gateOf().ready(ids));
-      await settle(gateOf().ready(ids));
+      await settle(gateOf().ready(ids, wanted));
+      await settle(gateOf().ready(ids, wanted));
       deepEqual(fake.log, Array(4).fill("ask consul-1 consul-2 consul-3"));
     });
 
     it("fails where one is not, or runs another version", async () => {
       fake.status = { "consul-2": "Stopped" };
       await rejects(
-        settle(gateOf().ready(ids)),
+        settle(gateOf().ready(ids, wanted)),
         /^Error: the servers are not all well: consul-2 \(i-consul-2\) is Stopped.*run `pulumi up` again: it asks again, and goes on from there$/,
       );
       fake.status = {};
       await rejects(
-        settle(gateOf({ ...impatient, version: "1.22.8" }).ready(ids)),
+        settle(gateOf({ ...impatient, version: "1.22.8" }).ready(ids, wanted)),
         /consul-1 runs Consul 1.22.7, not 1.22.8/,
       );
+    });
+
+    it("brings a server that runs something else to what it is to run, whatever its tags say", async () => {
+      fake.looks = (name, pass) =>
+        samples(name).map((look) => ({ ...look, runs: name === "consul-2" && pass < 2 ? "c1" : "c2" }));
+      await settle(gateOf().ready(ids, wanted));
+      const all = "ask consul-1 consul-2 consul-3";
+      deepEqual(fake.log, [all, "store on consul-2", "reload consul-2", all]);
+      fake.log.length = 0;
+      fake.looks = (name) => samples(name).map((look) => ({ ...look, runs: name === "consul-2" ? "c1" : "c2" }));
+      await rejects(settle(gateOf(impatient).ready(ids, wanted)), /consul-2 does not run what it is to run/);
     });
 
     it("asks nobody in a preview", async () => {
@@ -380,7 +537,7 @@ describe("the gate before a server goes down", () => {
         "s",
         true,
       );
-      await settle(gateOf().ready(ids));
+      await settle(gateOf().ready(ids, wanted));
       await settle(gateOf({ gossip: { generation: 2, lifetimeDays: 1 } }).retire("done"));
       deepEqual(fake.log, []);
     });

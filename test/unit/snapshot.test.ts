@@ -26,7 +26,7 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
     pem(11) + pem(11),
     { gossipKey: "k".repeat(44), cert: pem(14), key: pem(3), managementToken: uuid(1), agentToken: uuid(2) },
     { name: "consul-server-1", address: "10.16.190.100" },
-    machineLayout,
+    machineLayout("1.22.7"),
   );
   return renderUserData({
     node,
@@ -41,7 +41,7 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
       agents: [uuid(3), uuid(4)],
     }),
     snapshots,
-  });
+  }).text;
 }
 
 const copies = { bucket: "ops-consul-backups-cn-hangzhou", prefix: "consul/prod/" };
@@ -56,7 +56,7 @@ describe("snapshots on a machine", () => {
 
   it("have a timer that is started, and the script that only the leader follows", () => {
     const text = userData(3, { everyHours: 6, keep: 28 });
-    match(text, /systemctl start --no-block .*consul-snapshot\.timer/);
+    match(text, /^units="[^"]*consul-snapshot\.timer"$/m);
     match(text, /OnCalendar=\*-\*-\* 00\/6:17:00 UTC/);
     match(text, /ExecStart=\S+\/snapshot\.sh \/opt\/consul\/snapshots 28 6\n/);
     match(text, /SNAPSHOT_SERVER=10\.16\.190\.100\n/);
@@ -66,8 +66,8 @@ describe("snapshots on a machine", () => {
   it("go when they are no longer asked for", () => {
     const text = userData(3, undefined);
     ok(!text.includes("consul-snapshot.timer\n[Unit]"));
-    match(text, /rm -f \/etc\/systemd\/system\/consul-snapshot\.\*/);
-    match(text, /systemctl start --no-block consul\.service consul-acl\.service\n/);
+    match(text, /for path in .*\/etc\/systemd\/system\/consul-snapshot\.\*; do/);
+    match(text, /^units="consul\.service consul-acl\.service"$/m);
   });
 
   it("hold no token, in no file and in no argument", () => {

@@ -1,0 +1,77 @@
+# Brings the machine to what stands in $stage. This is the end of the user data: it runs at each boot, and on a running
+# machine with CONSUL_APPLY (apply.sh). Variables from above: config and start (digests), consul (the binary), units,
+# stage, and lib, etc and acl (directories).
+say() { echo "consul-converge: $*"; }
+fail() {
+  say "$*" >&2
+  exit 1
+}
+
+# What Consul refuses does not take the place of what Consul runs with. Before its first start there is no Consul to ask.
+if [ -x "$consul" ] && ! problem=$("$consul" validate "$stage$etc" 2>&1); then
+  fail "Consul refuses the new configuration, and the one before stays: $(printf %s "$problem" | tail -n 3 | tr '\n' ' ')"
+fi
+
+changed=
+while read -r path mode group; do
+  cmp -s "$stage$path" "$path" || changed="$changed $path"
+  install -m "$mode" -o root -g "$group" "$stage$path" "$path.new"
+  mv -f "$path.new" "$path"
+done <"$stage/list"
+# What an earlier user data wrote and this one does not goes last.
+for path in "$etc"/* "$acl"/* "$lib"/* /etc/systemd/system/consul-snapshot.*; do
+  if [ ! -f "$path" ] || [ "$path" = "$lib/wanted" ] || grep -qF "$path " "$stage/list"; then continue; fi
+  case $path in /etc/systemd/*) systemctl disable --quiet --now --no-block "${path##*/}" 2>/dev/null || : ;; esac
+  rm -f "$path"
+  changed="$changed $path"
+done
+echo "$config $start" >"$lib/wanted"
+chmod 0644 "$lib/wanted"
+systemctl daemon-reload
+systemctl enable --quiet $units
+
+if [ -z "${CONSUL_APPLY:-}" ]; then
+  # Units wait for the disk and the network; this runs before either.
+  systemctl start --no-block $units
+  exit 0
+fi
+
+# ask METHOD PATH: prints the body, and the status in a line of its own.
+ask() {
+  printf 'header = "X-Consul-Token: %s"\n' "$(cat /etc/consul.management-token)" |
+    curl -K - -sS --max-time 30 -w '\n%{http_code}' -X "$1" "http://127.0.0.1:8500/v1/$2"
+}
+touches() { case $changed in *" $1"*) ;; *) return 1 ;; esac }
+
+# consul.service notes at its start what it starts with.
+runs=$(cat /run/consul.runs 2>/dev/null) || runs=
+if [ "${runs#* }" != "$start" ] || ! systemctl is-active --quiet consul.service; then
+  if [ "$CONSUL_APPLY" != restart ]; then
+    echo "restart needed"
+    exit 0
+  fi
+  systemctl restart consul.service || fail "consul.service does not start: $(journalctl -u consul.service -n 3 -o cat | tr '\n' ' ')"
+  result=restarted
+elif [ "$runs" != "$config $start" ]; then
+  # Not SIGHUP: that returns before Consul has read anything, and says nothing of what it refuses.
+  answer=$(ask PUT agent/reload) || fail "Consul does not answer: $answer"
+  case $answer in *200) ;; *) fail "Consul refuses to reload: $(printf %s "$answer" | tr '\n' ' ')" ;; esac
+  cp "$lib/wanted" /run/consul.runs
+  result=reloaded
+else
+  result=unchanged
+fi
+
+seconds=0
+until [ "$(cat /run/consul.runs 2>/dev/null)" = "$config $start" ] && ask GET status/leader 2>/dev/null | grep -q :8300; do
+  seconds=$((seconds + 1))
+  [ "$seconds" -lt 60 ] || fail "Consul runs but has found no leader for a minute: $(journalctl -u consul.service -n 3 -o cat | tr '\n' ' ')"
+  sleep 1
+done
+if touches "$acl" || touches "$lib/acl.sh"; then
+  timeout 90 systemctl restart consul-acl.service || fail "policies and tokens are not in place: journalctl -u consul-acl"
+fi
+if touches /etc/systemd/system/consul-snapshot.timer && [ -e /etc/systemd/system/consul-snapshot.timer ]; then
+  systemctl restart consul-snapshot.timer
+fi
+echo "$result"

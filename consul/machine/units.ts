@@ -1,0 +1,119 @@
+import { ConsulFile } from "../node";
+import { aclDir, dataMount, scriptDir, unitDir } from "./layout";
+import { ServerMachine } from "./user-data";
+
+/** The systemd units of a server's machine, apart from those for snapshots. */
+export function serverUnits(machine: ServerMachine): ConsulFile[] {
+  const unit = (name: string, content: string) => ({
+    path: `${unitDir}/${name}`,
+    mode: "0644",
+    content,
+    secret: false,
+  });
+  return [
+    unit("consul.service", consulUnit(machine)),
+    unit("consul-disk.service", diskUnit(machine)),
+    unit("consul-acl.service", aclUnit()),
+  ];
+}
+
+function consulUnit(machine: ServerMachine): string {
+  const { node, version } = machine;
+  return `[Unit]
+Description=Consul server ${node.name}
+Documentation=https://developer.hashicorp.com/consul/docs
+Wants=network-online.target
+Requires=consul-disk.service
+# The mount is named so that Consul stops before it is unmounted.
+After=network-online.target consul-disk.service opt-consul.mount
+# A mirror that is down must not end in "start request repeated too quickly".
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+User=consul
+Group=consul
+# "+": as root and outside the sandbox below.
+ExecStartPre=+${scriptDir}/install.sh ${version}
+# What converge.sh compares with: what this process was started with.
+ExecStartPre=+/bin/cp ${scriptDir}/wanted /run/consul.runs
+ExecStart=${node.command.join(" ")}
+ExecReload=/bin/kill -HUP $MAINPID
+KillSignal=SIGTERM
+TimeoutStartSec=30min
+TimeoutStopSec=60
+Restart=always
+RestartSec=5
+LimitNOFILE=65536
+
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=-${dataMount}
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+UMask=0077
+# The metadata service would hand this machine's user data, and its role, to anyone who asks from here.
+IPAddressDeny=100.100.100.200
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/**
+ * A unit of its own: what a sandboxed unit mounts stays in its own mount namespace, and PrivateDevices keeps the whole
+ * unit from the disk, both also for "ExecStartPre=+".
+ */
+function diskUnit({ diskId }: ServerMachine): string {
+  return `[Unit]
+Description=Data disk of Consul
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=${scriptDir}/disk.sh ${diskId.replace(/^d-/, "")} ${dataMount}
+TimeoutStartSec=infinity
+`;
+}
+
+function aclUnit(): string {
+  return `[Unit]
+Description=Consul ACL policies and tokens
+Wants=consul.service
+After=consul.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+Environment=CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token
+# A loop, since systemd before 244 (Alibaba Cloud Linux 3 has 239) refuses Restart= for oneshot.
+ExecStart=/bin/sh -c 'until ${scriptDir}/acl.sh ${aclDir}; do sleep 10; done'
+TimeoutStartSec=infinity
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
