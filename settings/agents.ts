@@ -2,6 +2,21 @@ import { z } from "zod";
 import { localAgents } from "./local";
 import { cloudId, duration, flag, image, ipv4, resources, text, tolerations, whole } from "./values";
 
+const ownDirectory = "/var/lib/consul-agent";
+
+/** Trees of the node's system, of kubelet and of containerd, and trees that are emptied at boot. */
+const systemTree =
+  /^\/(bin|boot|dev|etc|lib(32|64|x32)?|opt\/cni|proc|run|sbin|sys|tmp|usr|var\/(run|tmp|lib\/((container\/)?(containerd|kubelet)|cni|docker|etcd)))(\/|$)/;
+/** Directories that belong to many; a directory below them may be the agent's own. */
+const sharedDirectory = /^\/(home|media|mnt|opt|root|srv|var(\/(cache|log|spool|lib(\/container)?))?)\/?$/;
+
+/** A directory that the agent's pod may own and chown. */
+const nodeDirectory = text(
+  `a directory of the agent's own on the nodes, such as ${ownDirectory}, without .. in the path: not a directory of the system, kubelet or containerd`,
+  /^(\/(?!\.{1,2}(\/|$))[^\s/]+)+\/?$/,
+  (value) => systemTree.test(value) || sharedDirectory.test(value),
+);
+
 const maxUnavailable = "a number from 1, or a share such as 10%";
 
 /** An agent as a pod on every node of a cluster. */
@@ -29,7 +44,7 @@ const kubernetesAgents = z.strictObject({
     })
     .prefault({}),
   /** Directory of each node for the agent's data: a restarted pod is then the same Consul node. */
-  hostDataPath: text("an absolute path on the nodes", /^\/[^\s]+$/).default("/var/lib/consul-agent"),
+  hostDataPath: nodeDirectory.default(ownDirectory),
   /** Leave before stopping, as the hand-made agents did: the node's services go missing for 6-8 s at each restart. */
   leaveOnStop: flag.default(false),
   /** How long a node that is gone stays in the catalog. */

@@ -4,9 +4,9 @@ import { rule } from "./mistakes";
 
 // Kinds of values. Each says what is accepted in the words that stand beside a wrong value.
 
-/** Text that matches, by default text that is not blank. */
-export const text = (accepted: string, pattern = /\S/) =>
-  z.string({ error: accepted }).refine((value) => pattern.test(value), { error: accepted });
+/** Text that matches, by default text that is not blank; `unless` names what is refused all the same. */
+export const text = (accepted: string, pattern = /\S/, unless?: (value: string) => boolean) =>
+  z.string({ error: accepted }).refine((value) => pattern.test(value) && !unless?.(value), { error: accepted });
 
 export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
   z.enum(values, { error: `one of ${values.join(", ")}` });

@@ -47,6 +47,14 @@ const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more 
 const nfs = { server: "nas.example", path: "/consul" };
 const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
 
+const systemDirectories =
+  `/ // /etc /etc/ //etc /etc/consul.d /usr /usr/local/consul /var /var/ /var/lib /home /root /boot
+  /proc /proc/1 /sys /dev /dev/shm/consul /bin /sbin /lib /lib64 /run/consul /tmp /opt /opt/cni/bin /var/run /var/tmp/consul
+  /var/lib/kubelet /var/lib/kubelet/pods /var/lib/containerd /run/containerd /var/lib/container /var/lib/container/kubelet
+  /var/lib/docker /var/lib/consul-agent/.. /var/lib/../../etc /var/lib/./consul /var/lib//consul data/consul`.split(
+    /\s+/,
+  );
+
 function mistakes(change: (given: Given & Tree) => void): string[] {
   const given = good() as Given & Tree;
   change(given);
@@ -292,6 +300,11 @@ describe("settings", () => {
       (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { bucket: "copies" })),
       /consul:backups\.bucket: "copies" - only for servers on ECS/,
     ],
+    ...systemDirectories.map((path): [string, (given: Given & Tree) => void, RegExp] => [
+      `an agent's data in ${path}`,
+      (g) => (g.agents.hostDataPath = path),
+      /consul:agents\.hostDataPath: ".*" - a directory of the agent's own on the nodes, such as \/var\/lib\/consul-agent/,
+    ]),
     ...[0, 1.5, "0%", "5", true].map((value): [string, (given: Given & Tree) => void, RegExp] => [
       `maxUnavailable: ${String(value)}`,
       (g) => (g.agents.updatePace = { maxUnavailable: value }),
@@ -420,6 +433,30 @@ describe("settings", () => {
       const smallest = { PL2: 461, PL3: 1261 }[level] ?? 0;
       const { dataDisk } = parseSettings(good()).servers as unknown as { dataDisk: { size: number } };
       equal(said((g) => (g.servers.dataDisk = { performanceLevel: level })) === "", dataDisk.size >= smallest, level);
+    }
+  });
+
+  it("take an agent's directory wherever it is the agent's own", () => {
+    const own = [
+      "/var/lib/consul-agent",
+      "/data/consul/data",
+      "/data",
+      "/home/consul",
+      "/var/lib/consul",
+      "/libraries/c",
+    ];
+    for (const path of [
+      ...own,
+      "/opt/consul/",
+      "/var/lib/container/consul",
+      "/var/lib/kubelet2",
+      "/mnt/disk..1/consul",
+    ]) {
+      deepEqual(
+        mistakes((g) => (g.agents.hostDataPath = path)),
+        [],
+        path,
+      );
     }
   });
 
