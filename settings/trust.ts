@@ -45,6 +45,10 @@ export const certificates = z
     rule(["renewDays", "serverDays"], ({ renewDays, serverDays }, { wrong }) => {
       if (renewDays >= serverDays) wrong(["renewDays"], "fewer days than certificates.serverDays");
     }),
+    rule(["serverDays", "caDays"], ({ serverDays, caDays }, { wrong }) => {
+      const accepted = `at most certificates.caDays, ${caDays}: no certificate is valid for longer than the authority that signed it`;
+      if (serverDays > caDays) wrong(["serverDays"], accepted);
+    }),
     rule(["caGeneration", "caAlsoTrusted"], ({ caGeneration, caAlsoTrusted }, { wrong }) => {
       if (new Set([caGeneration, ...caAlsoTrusted]).size === caAlsoTrusted.length + 1) return;
       wrong(["caAlsoTrusted"], "other generations than caGeneration, each one once");

@@ -222,6 +222,11 @@ describe("settings", () => {
       /consul:agents\.platform: "local" - kubernetes: local agents are for local servers/,
     ],
     [
+      "a certificate that outlives its authority",
+      (g) => (g.certificates = { caDays: 364 }),
+      /consul:certificates\.serverDays: 365 - at most certificates\.caDays, 364: no certificate is valid for longer/,
+    ],
+    [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
       /consul:certificates\.caAlsoTrusted: \[1\] - other generations than caGeneration/,
