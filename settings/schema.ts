@@ -77,6 +77,11 @@ export const schema = blocks.check(
       wrong(["migration"], "only in the stack that has the servers: they are what takes over");
     }
   }),
+  rule(["downloadMirror", "downloadSha256"], ({ downloadMirror, downloadSha256 }, { wrong }) => {
+    const accepted =
+      "https://..., or consul:downloadSha256 beside it: over http whoever is on the way can replace the zip and its SHA256SUMS";
+    if (downloadMirror.startsWith("http:") && downloadSha256 === "") wrong(["downloadMirror"], accepted);
+  }),
   rule([], ({ servers, agents, cluster, apps, monitoring }, { wrong }) => {
     if (cluster !== undefined) return;
     if (agents?.platform === "kubernetes" || servers?.platform === "kubernetes") wrong(["cluster"], wayIntoCluster);

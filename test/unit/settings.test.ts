@@ -227,6 +227,11 @@ describe("settings", () => {
       /consul:certificates\.serverDays: 365 - at most certificates\.caDays, 364: no certificate is valid for longer/,
     ],
     [
+      "a mirror over http without a checksum",
+      (g) => (g.downloadMirror = "http://mirror.example/consul"),
+      /consul:downloadMirror: "http:\/\/mirror\.example\/consul" - https:\/\/\.\.\., or consul:downloadSha256 beside it/,
+    ],
+    [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
       /consul:certificates\.caAlsoTrusted: \[1\] - other generations than caGeneration/,
@@ -463,6 +468,14 @@ describe("settings", () => {
         path,
       );
     }
+  });
+
+  it("take a mirror over http with a checksum", () => {
+    const mirror = { downloadMirror: "http://mirror.example/consul", downloadSha256: "a".repeat(64) };
+    deepEqual(
+      mistakes((g) => Object.assign(g, mirror)),
+      [],
+    );
   });
 
   it("never show a gossip key, wherever the mistake is", () => {
