@@ -1,18 +1,34 @@
+import { dirname } from "path/posix";
 import { z } from "zod";
+import { snapshotMetricsKey } from "../consul/access";
 import { rule } from "./mistakes";
 import { flag, label, text, whole } from "./values";
 
-/** A service, or a prefix of services; never one that would let an application pose as the Consul servers. */
+/**
+ * A service, or a prefix of services; never one that would let an application pose as the Consul servers or as an agent.
+ * Consul's catalog finds a service in any letter case.
+ */
 const serviceName = text(
-  "a service of the application's own, or a prefix with * at its end, such as orders or orders-*; not consul itself",
-  /^(?!consul$|(c|co|con|cons|consu|consul)\*$)[A-Za-z0-9][A-Za-z0-9_.-]*\*?$/,
+  "a service of the application's own, or a prefix with * at its end, such as orders or orders-*; not consul itself, nor consul-members",
+  /^[A-Za-z0-9][A-Za-z0-9_.-]*\*?$/,
+  (value) => {
+    const name = value.toLowerCase();
+    const covers = (service: string) => (name.endsWith("*") ? service.startsWith(name.slice(0, -1)) : service === name);
+    return covers("consul") || covers("consul-members");
+  },
 );
 
-const keyPrefix = text(
-  "a prefix of keys such as config/orders/, without quotes or a slash in front",
-  /^[^\s"\\/][^\s"\\]*$/,
+const prefix = /^[^\s"\\/][^\s"\\]*$/;
+const prefixAccepted = "a prefix of keys such as config/orders/, without quotes or a slash in front";
+/** Where this program keeps what monitoring reads of the snapshots. */
+const snapshotKeys = `${dirname(snapshotMetricsKey)}/`;
+const readPrefix = text(prefixAccepted, prefix);
+const writePrefix = text(
+  `${prefixAccepted}, and none that covers ${snapshotKeys}, which is this program's`,
+  prefix,
+  (value) => snapshotKeys.startsWith(value) || value.startsWith(snapshotKeys),
 );
-const keyPrefixes = z.array(keyPrefix, { error: "a list of prefixes of keys" }).default([]);
+const keyPrefixes = (of: typeof readPrefix) => z.array(of, { error: "a list of prefixes of keys" }).default([]);
 
 const app = z.strictObject({
   /** Names its policy, its token and its Secret, <name>-consul-token. */
@@ -22,7 +38,7 @@ const app = z.strictObject({
   /** Services it registers: names, or prefixes that end with *. It finds every service anyway. */
   services: z.array(serviceName, { error: "a list of services" }).default([]),
   /** Prefixes of keys it reads, and of keys it writes (and reads). */
-  kv: z.strictObject({ read: keyPrefixes, write: keyPrefixes }).prefault({}),
+  kv: z.strictObject({ read: keyPrefixes(readPrefix), write: keyPrefixes(writePrefix) }).prefault({}),
   /** More rules in Consul's policy language. */
   policy: text("rules in Consul's policy language").optional(),
   /** Raise by one to have a new token; the one before stays valid beside it. */

@@ -231,6 +231,28 @@ describe("settings", () => {
       (g) => (g.downloadMirror = "http://mirror.example/consul"),
       /consul:downloadMirror: "http:\/\/mirror\.example\/consul" - https:\/\/\.\.\., or consul:downloadSha256 beside it/,
     ],
+    ...[
+      "Consul",
+      "CONSUL",
+      "consul-members",
+      "Consul-Members",
+      "C*",
+      "Consul*",
+      "consul-*",
+      "consul-M*",
+      "consul-members*",
+    ].map((service): [string, (given: Given & Tree) => void, RegExp] => [
+      `an application's service ${service}`,
+      (g) => (g.apps = [{ name: "a", namespace: "b", services: ["orders", service] }]),
+      /consul:apps\[0\]\.services\[1\]: ".*" - a service of the application's own, .* not consul itself, nor consul-members$/,
+    ]),
+    ...["consul-snapshot/", "consul-snapshot/metrics", "consul-snapshot/x", "consul-snapshot", "consul-", "c"].map(
+      (prefix): [string, (given: Given & Tree) => void, RegExp] => [
+        `an application that writes ${prefix}`,
+        (g) => (g.apps = [{ name: "a", namespace: "b", kv: { write: ["orders/", prefix] } }]),
+        /consul:apps\[0\]\.kv\.write\[1\]: ".*" - a prefix of keys .* none that covers consul-snapshot\/, which is this program's$/,
+      ],
+    ),
     [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
@@ -474,6 +496,15 @@ describe("settings", () => {
     const mirror = { downloadMirror: "http://mirror.example/consul", downloadSha256: "a".repeat(64) };
     deepEqual(
       mistakes((g) => Object.assign(g, mirror)),
+      [],
+    );
+  });
+
+  it("take services and keys whose names only look like Consul's own", () => {
+    const services = ["consul-template", "consul-snapshots", "consul-t*", "consul2", "my-consul"];
+    const kv = { read: ["consul-snapshot/"], write: ["consul-snapshots/", "config/consul-snapshot/"] };
+    deepEqual(
+      mistakes((g) => (g.apps = [{ name: "a", namespace: "b", services, kv }])),
       [],
     );
   });
