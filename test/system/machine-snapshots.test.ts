@@ -31,11 +31,12 @@ describe("snapshots on machines", function () {
   this.timeout("5m");
   const providers = cloud();
   const version = stackConfig("prod")["consul:version"] ?? "";
+  let sha256 = "";
   let net: Network;
   let machines: Machine[] = [];
 
   const servers = async (settings: Readonly<Record<string, string>>) => {
-    const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul` };
+    const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul`, "consul:downloadSha256": sha256 };
     const { resources } = await runProgram("prod", { ...stackConfig("prod"), ...mirror, ...settings }, providers);
     return resources
       .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
@@ -56,7 +57,10 @@ describe("snapshots on machines", function () {
     }
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
-    net.mirror.offer(version, readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" })));
+    sha256 = net.mirror.offer(
+      version,
+      readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" })),
+    );
     const described = await servers({ "consul:backups": JSON.stringify({ everyHours: 1, keep: 2 }) });
     machines = await Promise.all(
       described.map(async (server) => net.machine({ ...server, disk: await net.disk({ ...server, size: 512 }) })),

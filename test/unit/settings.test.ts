@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok, throws } from "assert/strict";
+import { deepEqual, equal, match, ok, throws } from "assert/strict";
 import { parseSettings, Settings, SettingsError } from "../../settings";
 
 const scalars = {
@@ -42,6 +42,18 @@ function node(given: Given, index: number): Tree {
   ok(found);
   return found;
 }
+
+const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more });
+const nfs = { server: "nas.example", path: "/consul" };
+const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
+
+const systemDirectories =
+  `/ // /etc /etc/ //etc /etc/consul.d /usr /usr/local/consul /var /var/ /var/lib /home /root /boot
+  /proc /proc/1 /sys /dev /dev/shm/consul /bin /sbin /lib /lib64 /run/consul /tmp /opt /opt/cni/bin /var/run /var/tmp/consul
+  /var/lib/kubelet /var/lib/kubelet/pods /var/lib/containerd /run/containerd /var/lib/container /var/lib/container/kubelet
+  /var/lib/docker /var/lib/consul-agent/.. /var/lib/../../etc /var/lib/./consul /var/lib//consul data/consul`.split(
+    /\s+/,
+  );
 
 function mistakes(change: (given: Given & Tree) => void): string[] {
   const given = good() as Given & Tree;
@@ -116,7 +128,11 @@ describe("settings", () => {
       (g) => (g.version = "2.0.1"),
       /consul:version: "2.0.1" - a Consul version from 1\.20\.0, before 2\.0/,
     ],
-    ["an unknown key", (g) => (g.serverStack = "a/b/c"), /consul:serverStack: "a\/b\/c" - no such setting/],
+    [
+      "an unknown key",
+      (g) => (g.serverStack = "a/b/c"),
+      /consul:serverStack: "a\/b\/c" - no such setting; see the table in docs\/settings\.md/,
+    ],
     [
       "an unknown key inside a block",
       (g) => (g.servers.instancetype = "x"),
@@ -196,6 +212,136 @@ describe("settings", () => {
       (g) => (g.agents = { platform: "local", nodes: [{ name: "a", address: "127.1.0.1" }] }),
       /consul:agents\.platform: "local" - local agents with local servers/,
     ],
+    [
+      "local agents without servers",
+      (g) => (
+        Reflect.deleteProperty(g, "servers"),
+        (g.serversStack = "o/p/s"),
+        (g.agents = { platform: "local", nodes: [{ name: "a", address: "127.1.0.1" }] })
+      ),
+      /consul:agents\.platform: "local" - kubernetes: local agents are for local servers/,
+    ],
+    [
+      "a certificate that outlives its authority",
+      (g) => (g.certificates = { caDays: 364 }),
+      /consul:certificates\.serverDays: 365 - at most certificates\.caDays, 364: no certificate is valid for longer/,
+    ],
+    [
+      "a mirror over http without a checksum",
+      (g) => (g.downloadMirror = "http://mirror.example/consul"),
+      /consul:downloadMirror: "http:\/\/mirror\.example\/consul" - https:\/\/\.\.\., or consul:downloadSha256 beside it/,
+    ],
+    ...[
+      "Consul",
+      "CONSUL",
+      "consul-members",
+      "Consul-Members",
+      "C*",
+      "Consul*",
+      "consul-*",
+      "consul-M*",
+      "consul-members*",
+    ].map((service): [string, (given: Given & Tree) => void, RegExp] => [
+      `an application's service ${service}`,
+      (g) => (g.apps = [{ name: "a", namespace: "b", services: ["orders", service] }]),
+      /consul:apps\[0\]\.services\[1\]: ".*" - a service of the application's own, .* not consul itself, nor consul-members$/,
+    ]),
+    ...["consul-snapshot/", "consul-snapshot/metrics", "consul-snapshot/x", "consul-snapshot", "consul-", "c"].map(
+      (prefix): [string, (given: Given & Tree) => void, RegExp] => [
+        `an application that writes ${prefix}`,
+        (g) => (g.apps = [{ name: "a", namespace: "b", kv: { write: ["orders/", prefix] } }]),
+        /consul:apps\[0\]\.kv\.write\[1\]: ".*" - a prefix of keys .* none that covers consul-snapshot\/, which is this program's$/,
+      ],
+    ),
+    [
+      "a generation that signs and is trusted besides",
+      (g) => (g.certificates = { caAlsoTrusted: [1] }),
+      /consul:certificates\.caAlsoTrusted: \[1\] - other generations than caGeneration/,
+    ],
+    [
+      "an existing key with a later generation",
+      (g) => (g.gossip = { generation: 2, existingKey: `${"A".repeat(43)}=` }),
+      /consul:gossip\.existingKey: "\[secret\]" - nothing, once gossip\.generation is raised/,
+    ],
+    [
+      "TLS of all servers beside old ones",
+      (g) => (g.migration = { servers: ["10.16.190.20"], tls: "use" }),
+      /consul:migration\.tls: "use" - offer, as long as there are migration\.servers/,
+    ],
+    [
+      "an old server at a new one's address",
+      (g) => (g.migration = { servers: ["10.16.190.11"] }),
+      /consul:migration\.servers\[0\]: "10\.16\.190\.11" - another address: servers\.nodes\[0\]\.address/,
+    ],
+    [
+      "a migration without servers",
+      (g) => (Reflect.deleteProperty(g, "servers"), (g.serversStack = "o/p/s"), (g.migration = {})),
+      /consul:migration: \{\} - only in the stack that has the servers/,
+    ],
+    [
+      "to skip a server that is none",
+      (g) => (g.gate = { skip: ["consul-1", "consul-4"] }),
+      /consul:gate\.skip: "consul-4" - names of consul:servers\.nodes/,
+    ],
+    [
+      "to skip a pod that is none",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.gate = { skip: ["consul-server-3"] })),
+      /consul:gate\.skip: "consul-server-3" - consul-server-0, consul-server-1, consul-server-2$/,
+    ],
+    [
+      "rules for gossip from servers of another stack",
+      (g) => (
+        Reflect.deleteProperty(g, "servers"),
+        (g.serversStack = "o/p/s"),
+        (g.agents.nodeSecurityGroupId = "sg-1")
+      ),
+      /consul:agents\.nodeSecurityGroupId: "sg-1" - only in the stack that has the servers/,
+    ],
+    [
+      "rules for gossip from servers in the cluster",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.agents.nodeSecurityGroupId = "sg-1")),
+      /consul:agents\.nodeSecurityGroupId: "sg-1" - only with servers on ECS/,
+    ],
+    [
+      "a class beside NFS",
+      (g) => (g.servers = inCluster({ storage: { class: "alicloud-nas", nfs } }) as Given["servers"]),
+      /consul:servers\.storage\.class: "alicloud-nas" - either this or servers\.storage\.nfs/,
+    ],
+    [
+      "an access mode beside NFS",
+      (g) => (g.servers = inCluster({ storage: { accessMode: "ReadWriteMany", nfs } }) as Given["servers"]),
+      /consul:servers\.storage\.accessMode: "ReadWriteMany" - either this or servers\.storage\.nfs/,
+    ],
+    [
+      "to drop what is on NFS",
+      (g) => (g.servers = inCluster({ storage: { keep: false, nfs } }) as Given["servers"]),
+      /consul:servers\.storage\.keep: false - true: what is on an NFS server is never deleted/,
+    ],
+    [
+      "an Ingress of a class without annotations",
+      (g) => (g.servers = inCluster({ ui: { ingress: { ...page, class: "alb" } } }) as Given["servers"]),
+      /consul:servers\.ui\.ingress\.class: "alb" - nginx, or servers\.ui\.ingress\.annotations beside it/,
+    ],
+    [
+      "an Ingress in prod",
+      (g) => (g.servers = inCluster({ ui: { ingress: page } }) as Given["servers"]),
+      /consul:servers\.ui\.ingress: "consul\.example\.com" - ui: true\. In prod no Ingress.*kubectl -n consul port-forward/,
+    ],
+    [
+      "a bucket for servers in the cluster",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { bucket: "copies" })),
+      /consul:backups\.bucket: "copies" - only for servers on ECS/,
+    ],
+    ...systemDirectories.map((path): [string, (given: Given & Tree) => void, RegExp] => [
+      `an agent's data in ${path}`,
+      (g) => (g.agents.hostDataPath = path),
+      /consul:agents\.hostDataPath: ".*" - a directory of the agent's own on the nodes, such as \/var\/lib\/consul-agent/,
+    ]),
+    ...[0, 1.5, "0%", "5", true].map((value): [string, (given: Given & Tree) => void, RegExp] => [
+      `maxUnavailable: ${String(value)}`,
+      (g) => (g.agents.updatePace = { maxUnavailable: value }),
+      /consul:agents\.updatePace\.maxUnavailable: .* - a number from 1, or a share such as 10%$/,
+    ]),
   ];
   for (const [what, change, message] of broken) {
     it(`refuse ${what}`, () => {
@@ -215,6 +361,161 @@ describe("settings", () => {
       g.typo = true;
     });
     equal(lines.length, 4);
+  });
+
+  it("report a wrong key of a block beside a rule between blocks that involves the block", () => {
+    const lines = mistakes((g) => {
+      g.agents = { platform: "local", nodes: [{ name: "consul-1", address: "127.1.0.1" }], typo: true };
+      g.servers.vpcId = 7;
+      g.servers.dataDisk = { size: 99.5 };
+      node(g, 2).zone = 5;
+      g.raftMultiplier = 1.5;
+      g.gate = { skip: ["consul-9"], waitMinutes: 0.5 };
+    });
+    deepEqual(lines.map((line) => /consul:(\S+): /.exec(line)?.[1]).sort(), [
+      "agents.nodes[0].name",
+      "agents.platform",
+      "agents.typo",
+      "gate.skip",
+      "gate.waitMinutes",
+      "raftMultiplier",
+      "servers.dataDisk.size",
+      "servers.nodes[2].zone",
+      "servers.vpcId",
+    ]);
+  });
+
+  it("leave out the rules that a wrong value cannot be judged by, and no other", () => {
+    const lines = mistakes((g) => {
+      g.servers.platform = "vm";
+      g.certificates = { serverDays: "a year", caAlsoTrusted: [1] };
+      g.backups = { bucket: "copies" };
+    });
+    deepEqual(lines.map((line) => /consul:(\S+): /.exec(line)?.[1]).sort(), [
+      "certificates.caAlsoTrusted",
+      "certificates.serverDays",
+      "servers.platform",
+    ]);
+  });
+
+  it("are refused with mistakes, not with a crash, whatever stands in the place of a block", () => {
+    const junk = [
+      null,
+      5,
+      "x",
+      [],
+      [null],
+      { platform: "local", nodes: 5 },
+      { platform: "ecs", nodes: [null, 5, "x"] },
+    ];
+    for (const key of ["servers", "agents", "cluster", "migration", "gate", "apps", "dns", "certificates", "backups"]) {
+      for (const value of junk.filter((value) => key !== "apps" || !Array.isArray(value) || value.length > 0)) {
+        ok(mistakes((g: Tree) => void (g[key] = value)).length > 0, `${key}: ${JSON.stringify(value)}`);
+      }
+    }
+  });
+
+  it("have rules that know the defaults, whatever these are", () => {
+    const { certificates, gate } = parseSettings(good());
+    const said = (change: (given: Given & Tree) => void) => mistakes(change).join("\n");
+    const { renewDays, serverDays, caGeneration } = certificates;
+    match(
+      said((g) => (g.certificates = { serverDays: renewDays })),
+      new RegExp(`renewDays: ${renewDays} - fewer`),
+    );
+    equal(
+      said((g) => (g.certificates = { serverDays: renewDays + 1 })),
+      "",
+    );
+    equal(
+      said((g) => (g.certificates = { serverDays: 3, renewDays: 2 })),
+      "",
+    );
+    match(
+      said((g) => (g.certificates = { caAlsoTrusted: [caGeneration] })),
+      /caAlsoTrusted/,
+    );
+    ok(serverDays > renewDays && gate.skip.length === 0);
+
+    const pods = parseSettings({ ...good(), environment: "dev", servers: inCluster({ ui: { ingress: page } }) });
+    ok(pods.servers?.platform === "kubernetes" && pods.cluster);
+    const { count, storage } = pods.servers;
+    match(
+      said((g) => ((g.servers = inCluster() as Given["servers"]), (g.gate = { skip: [`consul-server-${count}`] }))),
+      /gate\.skip/,
+    );
+    equal(
+      said((g) => ((g.servers = inCluster() as Given["servers"]), (g.gate = { skip: [`consul-server-${count - 1}`] }))),
+      "",
+    );
+    equal(
+      said((g) => (g.servers = inCluster({ storage: { nfs } }) as Given["servers"])),
+      "",
+    );
+    const another = storage.accessMode === "ReadWriteMany" ? "ReadWriteOnce" : "ReadWriteMany";
+    match(
+      said((g) => (g.servers = inCluster({ storage: { nfs, accessMode: another } }) as Given["servers"])),
+      /accessMode/,
+    );
+    match(
+      said((g) => (g.servers = inCluster({ ui: { ingress: page } }) as Given["servers"])),
+      new RegExp(`kubectl -n ${pods.cluster.namespace} port-forward`),
+    );
+    for (const level of ["PL0", "PL1", "PL2", "PL3"]) {
+      const smallest = { PL2: 461, PL3: 1261 }[level] ?? 0;
+      const { dataDisk } = parseSettings(good()).servers as unknown as { dataDisk: { size: number } };
+      equal(said((g) => (g.servers.dataDisk = { performanceLevel: level })) === "", dataDisk.size >= smallest, level);
+    }
+  });
+
+  it("take an agent's directory wherever it is the agent's own", () => {
+    const own = [
+      "/var/lib/consul-agent",
+      "/data/consul/data",
+      "/data",
+      "/home/consul",
+      "/var/lib/consul",
+      "/libraries/c",
+    ];
+    for (const path of [
+      ...own,
+      "/opt/consul/",
+      "/var/lib/container/consul",
+      "/var/lib/kubelet2",
+      "/mnt/disk..1/consul",
+    ]) {
+      deepEqual(
+        mistakes((g) => (g.agents.hostDataPath = path)),
+        [],
+        path,
+      );
+    }
+  });
+
+  it("take a mirror over http with a checksum", () => {
+    const mirror = { downloadMirror: "http://mirror.example/consul", downloadSha256: "a".repeat(64) };
+    deepEqual(
+      mistakes((g) => Object.assign(g, mirror)),
+      [],
+    );
+  });
+
+  it("take services and keys whose names only look like Consul's own", () => {
+    const services = ["consul-template", "consul-snapshots", "consul-t*", "consul2", "my-consul"];
+    const kv = { read: ["consul-snapshot/"], write: ["consul-snapshots/", "config/consul-snapshot/"] };
+    deepEqual(
+      mistakes((g) => (g.apps = [{ name: "a", namespace: "b", services, kv }])),
+      [],
+    );
+  });
+
+  it("never show a gossip key, wherever the mistake is", () => {
+    const key = "0123456789";
+    const gossip = { existingKey: key, generation: 2 };
+    for (const given of [{ gossip }, { gossip: [gossip] }, { typo: gossip }]) {
+      const found = mistakes((g) => void Object.assign(g, given));
+      ok(found.length > 0 && !found.join().includes(key), found.join("\n"));
+    }
   });
 
   it("never show a secret", () => {

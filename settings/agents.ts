@@ -1,0 +1,70 @@
+import { z } from "zod";
+import { localAgents } from "./local";
+import { cloudId, duration, flag, image, ipv4, resources, text, tolerations, whole } from "./values";
+
+const ownDirectory = "/var/lib/consul-agent";
+
+/** Trees of the node's system, of kubelet and of containerd, and trees that are emptied at boot. */
+const systemTree =
+  /^\/(bin|boot|dev|etc|lib(32|64|x32)?|opt\/cni|proc|run|sbin|sys|tmp|usr|var\/(run|tmp|lib\/((container\/)?(containerd|kubelet)|cni|docker|etcd)))(\/|$)/;
+/** Directories that belong to many; a directory below them may be the agent's own. */
+const sharedDirectory = /^\/(home|media|mnt|opt|root|srv|var(\/(cache|log|spool|lib(\/container)?))?)\/?$/;
+
+/** A directory that the agent's pod may own and chown. */
+const nodeDirectory = text(
+  `a directory of the agent's own on the nodes, such as ${ownDirectory}, without .. in the path: not a directory of the system, kubelet or containerd`,
+  /^(\/(?!\.{1,2}(\/|$))[^\s/]+)+\/?$/,
+  (value) => systemTree.test(value) || sharedDirectory.test(value),
+);
+
+const maxUnavailable = "a number from 1, or a share such as 10%";
+
+/** An agent as a pod on every node of a cluster. */
+const kubernetesAgents = z.strictObject({
+  platform: z.literal("kubernetes"),
+  /** Image with Consul; default hashicorp/consul at consul:version. */
+  image: image.optional(),
+  /** Requests and limits of the agent's container. */
+  resources: resources({ cpu: "100m", memory: "128Mi", memoryLimit: "512Mi" }),
+  /** Which taints the agents tolerate; all by default, since an agent belongs on every node. */
+  tolerations: tolerations.default([{ operator: "Exists" }]),
+  /** Class that keeps the agents when a node is full. */
+  priorityClassName: text("a PriorityClass").default("system-node-critical"),
+  updatePace: z
+    .strictObject({
+      /** Agents that may be down at once: a number, or a share of the nodes. */
+      maxUnavailable: z
+        .union([z.number(), z.string()], { error: maxUnavailable })
+        .refine((value) => (typeof value === "string" ? /^[1-9]\d?%$/ : /^[1-9]\d*$/).test(String(value)), {
+          error: maxUnavailable,
+        })
+        .default(1),
+      /** Seconds an agent must be ready before the next one goes. */
+      minReadySeconds: whole(0, 3600, " (seconds)").default(10),
+    })
+    .prefault({}),
+  /** Directory of each node for the agent's data: a restarted pod is then the same Consul node. */
+  hostDataPath: nodeDirectory.default(ownDirectory),
+  /** Leave before stopping, as the hand-made agents did: the node's services go missing for 6-8 s at each restart. */
+  leaveOnStop: flag.default(false),
+  /** How long a node that is gone stays in the catalog. */
+  reconnectTimeout: duration().default("15m"),
+  /** Register consul-members on each node, for monitoring. */
+  registerMember: flag.default(true),
+  /** Resolvers for names outside Consul's domain. */
+  recursors: z.array(ipv4, { error: "a list of IPv4 addresses" }).default([]),
+  /** Merged last into the agents' configuration. It is stored in a ConfigMap: no secrets. */
+  extraConfig: z.record(z.string(), z.unknown(), { error: "a map of Consul settings" }).default({}),
+  /** The nodes' security group, where rules for gossip from the servers are to be added to it. */
+  nodeSecurityGroupId: cloudId("sg", "the security group of the cluster's nodes").optional(),
+});
+
+/** The agents; in Kubernetes unless they name another platform. */
+export const agents = z.preprocess(
+  (value: unknown) => (isBlock(value) ? { ...value, platform: value.platform ?? "kubernetes" } : value),
+  z.discriminatedUnion("platform", [kubernetesAgents, localAgents], { error: "a platform: kubernetes or local" }),
+);
+
+function isBlock(value: unknown): value is Readonly<Record<string, unknown>> {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
+}

@@ -1,0 +1,59 @@
+import { dirname } from "path/posix";
+import { z } from "zod";
+import { snapshotMetricsKey } from "../consul/access";
+import { rule } from "./mistakes";
+import { flag, label, text, whole } from "./values";
+
+/**
+ * A service, or a prefix of services; never one that would let an application pose as the Consul servers or as an agent.
+ * Consul's catalog finds a service in any letter case.
+ */
+const serviceName = text(
+  "a service of the application's own, or a prefix with * at its end, such as orders or orders-*; not consul itself, nor consul-members",
+  /^[A-Za-z0-9][A-Za-z0-9_.-]*\*?$/,
+  (value) => {
+    const name = value.toLowerCase();
+    const covers = (service: string) => (name.endsWith("*") ? service.startsWith(name.slice(0, -1)) : service === name);
+    return covers("consul") || covers("consul-members");
+  },
+);
+
+const prefix = /^[^\s"\\/][^\s"\\]*$/;
+const prefixAccepted = "a prefix of keys such as config/orders/, without quotes or a slash in front";
+/** Where this program keeps what monitoring reads of the snapshots. */
+const snapshotKeys = `${dirname(snapshotMetricsKey)}/`;
+const readPrefix = text(prefixAccepted, prefix);
+const writePrefix = text(
+  `${prefixAccepted}, and none that covers ${snapshotKeys}, which is this program's`,
+  prefix,
+  (value) => snapshotKeys.startsWith(value) || value.startsWith(snapshotKeys),
+);
+const keyPrefixes = (of: typeof readPrefix) => z.array(of, { error: "a list of prefixes of keys" }).default([]);
+
+const app = z.strictObject({
+  /** Names its policy, its token and its Secret, <name>-consul-token. */
+  name: label.refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" }),
+  /** Namespace that gets the Secret; the application's own, which exists already. */
+  namespace: label,
+  /** Services it registers: names, or prefixes that end with *. It finds every service anyway. */
+  services: z.array(serviceName, { error: "a list of services" }).default([]),
+  /** Prefixes of keys it reads, and of keys it writes (and reads). */
+  kv: z.strictObject({ read: keyPrefixes(readPrefix), write: keyPrefixes(writePrefix) }).prefault({}),
+  /** More rules in Consul's policy language. */
+  policy: text("rules in Consul's policy language").optional(),
+  /** Raise by one to have a new token; the one before stays valid beside it. */
+  tokenGeneration: whole(1, 1000).default(1),
+  /** Revoke the token of the generation before: once the application runs with the new one; at once for a leak. */
+  revokeOldToken: flag.default(false),
+});
+
+/**
+ * Applications and what each may do: a policy, a token, a Secret. Who is taken off the list is revoked. Keep an empty
+ * list where there were applications: without the key nobody is left to revoke what is still there.
+ */
+export const apps = z.array(app, { error: "a list of applications" }).check(
+  rule([], (all, { unique }) => {
+    const names = all.map((_, i) => [i, "name"]);
+    unique("another name", names, "apps");
+  }),
+);

@@ -1,0 +1,190 @@
+import { z } from "zod";
+import { serverPods } from "../consul/pod/pod";
+import { agents } from "./agents";
+import { apps } from "./apps";
+import { backups } from "./backups";
+import { cluster, dns, wayIntoCluster } from "./cluster";
+import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
+import { monitoring } from "./monitoring";
+import { gate, migration, servers } from "./servers";
+import { certificates, gossip, tokens } from "./trust";
+import { duration, label, oneOf, text, whole } from "./values";
+
+/** Every setting. Settings outside a block have their defaults in Pulumi.yaml. */
+const blocks = z.strictObject({
+  /** prod protects machines, disks and the CA key. */
+  environment: oneOf("prod", "staging", "dev", "local"),
+  /** Consul's datacenter. */
+  datacenter: label,
+  /** Consul's version, for servers and agents. */
+  version: text(
+    "a Consul version from 1.20.0, before 2.0, such as 1.22.7 (2.x has not been proven with this program)",
+    /^1\.(2[0-9]|[3-9][0-9])\.\d+$/,
+  ),
+  /** Where servers on ECS fetch Consul. */
+  downloadMirror: text(
+    "a URL below which <version>/consul_<version>_linux_<arch>.zip is found",
+    // The URL stands in a systemd unit: no character that a unit or a shell interprets, and no credentials.
+    /^https?:\/\/[\w.:~+-]+(\/[\w.~+-]+)*\/?$/,
+  ),
+  /** Checksum of the zip; empty for the one in SHA256SUMS of the mirror. */
+  downloadSha256: z.string().refine((value) => value === "" || /^[0-9a-f]{64}$/.test(value), {
+    error: "the SHA-256 of the zip in hex, or nothing: then SHA256SUMS of the mirror is used",
+  }),
+  /** How much servers and agents log. */
+  logLevel: oneOf("trace", "debug", "info", "warn", "error"),
+  /** Raft's timing, from 1 (fast machines, quick failover) to 10. */
+  raftMultiplier: whole(1, 10),
+  /** How long metrics are kept for Prometheus. */
+  telemetryRetention: duration("a duration such as 360s, at least twice the scrape interval"),
+  gossip: gossip.prefault({}),
+  certificates: certificates.prefault({}),
+  tokens: tokens.prefault({}),
+  gate: gate.prefault({}),
+  migration: migration.optional(),
+  cluster: cluster.optional(),
+  servers: servers.optional(),
+  /** Another stack that has the servers: organization/project/stack. */
+  serversStack: text("a stack, organization/project/stack", /^[^\s/]+\/[^\s/]+\/[^\s/]+$/).optional(),
+  agents: agents.optional(),
+  dns: dns.optional(),
+  apps: apps.optional(),
+  backups: backups.optional(),
+  monitoring: monitoring.optional(),
+});
+type Blocks = z.output<typeof blocks>;
+
+/** Paths of the servers and agents that are listed one by one. */
+function listed({ servers, agents }: Blocks, { sound }: Judge): Path[] {
+  return Object.entries({ servers, agents }).flatMap(([name, block]) => {
+    if (!block || !sound(name, "platform") || !sound(name, "nodes") || !("nodes" in block)) return [];
+    return block.nodes.map((_, i) => [name, "nodes", i]);
+  });
+}
+
+/** All settings with the rules between blocks; each block's own rules are beside the block. */
+export const schema = blocks.check(
+  rule([], ({ servers, serversStack, agents, migration }, { wrong }) => {
+    if (servers !== undefined && serversStack !== undefined) {
+      wrong(["serversStack"], "either consul:servers (this stack creates them) or consul:serversStack, not both");
+    } else if (servers === undefined && serversStack === undefined) {
+      if (agents !== undefined) wrong(["agents"], "agents need servers: give consul:servers or consul:serversStack");
+      else wrong(["servers"], "a consul:servers block, or consul:serversStack with consul:agents");
+    } else if (serversStack !== undefined && agents === undefined) {
+      wrong(["serversStack"], "a consul:agents block beside it: this stack would be empty");
+    }
+    if (migration !== undefined && servers === undefined) {
+      wrong(["migration"], "only in the stack that has the servers: they are what takes over");
+    }
+  }),
+  rule(["downloadMirror", "downloadSha256"], ({ downloadMirror, downloadSha256 }, { wrong }) => {
+    const accepted =
+      "https://..., or consul:downloadSha256 beside it: over http whoever is on the way can replace the zip and its SHA256SUMS";
+    if (downloadMirror.startsWith("http:") && downloadSha256 === "") wrong(["downloadMirror"], accepted);
+  }),
+  rule([], ({ servers, agents, cluster, apps, monitoring }, { wrong }) => {
+    if (cluster !== undefined) return;
+    if (agents?.platform === "kubernetes" || servers?.platform === "kubernetes") wrong(["cluster"], wayIntoCluster);
+    const accepted = (what: string) => `consul:cluster beside it: ${what} are in Kubernetes`;
+    if (apps !== undefined) wrong(["apps"], accepted("the Secrets with their tokens"));
+    if (monitoring !== undefined) wrong(["monitoring"], accepted("Prometheus and Grafana"));
+  }),
+  rule(["agents.platform"], ({ servers, agents, dns }, { wrong }) => {
+    if (servers === undefined && agents?.platform === "local") {
+      wrong(["agents", "platform"], "kubernetes: local agents are for local servers in the same stack");
+    }
+    if (dns !== undefined && agents?.platform !== "kubernetes") {
+      wrong(["dns"], "consul:agents in Kubernetes beside it: their DNS is what it is about");
+    }
+  }),
+  rule(["servers.platform", "agents.platform"], ({ servers, agents }, { wrong }) => {
+    if (servers && agents && (servers.platform === "local") !== (agents.platform === "local")) {
+      wrong(["agents", "platform"], "local agents with local servers, and only with them");
+    }
+    if (agents?.platform !== "kubernetes" || agents.nodeSecurityGroupId === undefined) return;
+    const group = ["agents", "nodeSecurityGroupId"];
+    if (!servers) {
+      wrong(group, "only in the stack that has the servers: their addresses are not known here before they are read");
+    } else if (servers.platform === "kubernetes") {
+      wrong(group, "only with servers on ECS: those in the cluster have no addresses of their own");
+    }
+  }),
+  rule([], (all, judge) => {
+    const nodes = listed(all, judge);
+    const old = judge.sound("migration", "servers") ? (all.migration?.servers ?? []) : [];
+    const names = nodes.map((path) => [...path, "name"]);
+    const addresses = nodes.map((path) => [...path, "address"]);
+    judge.unique("another name", names);
+    judge.unique("another address", [...addresses, ...old.map((_, i) => ["migration", "servers", i])]);
+  }),
+  rule(["gate.skip", "servers.platform", "servers.nodes", "servers.count"], ({ servers, gate }, { sound, wrong }) => {
+    const pods = servers?.platform === "kubernetes" ? serverPods(servers.count, "") : [];
+    const nodes = servers && "nodes" in servers ? servers.nodes.filter((_, i) => sound("servers", "nodes", i)) : [];
+    const known = new Set([...pods, ...nodes].map(({ name }) => name));
+    const accepted = pods.map(({ name }) => name).join(", ") || "names of consul:servers.nodes";
+    for (const [i, name] of gate.skip.entries()) {
+      if (sound("gate", "skip", i) && !known.has(name)) wrong(["gate", "skip"], accepted, name);
+    }
+  }),
+  rule(["servers.platform", "backups"], ({ servers, backups }, { wrong }) => {
+    if (!backups) return;
+    if (!servers || servers.platform === "local") {
+      wrong(["backups"], "only in the stack that has the servers, on ECS or in the cluster");
+    } else if (servers.platform !== "ecs" && backups.bucket !== undefined) {
+      wrong(["backups", "bucket"], "only for servers on ECS, whose machines have a RAM role to write it with");
+    }
+  }),
+  rule(["environment", "servers.ui.ingress.host"], ({ environment, servers, cluster: into }, { wrong }) => {
+    const ingress = servers?.platform === "kubernetes" ? servers.ui?.ingress : undefined;
+    if (environment !== "prod" || !ingress) return;
+    const namespace = into?.namespace ?? cluster.shape.namespace.parse(undefined);
+    const accepted =
+      "ui: true. In prod no Ingress: whoever reaches it sees every service and can try tokens. " +
+      `Run \`kubectl -n ${namespace} port-forward consul-server-0 8500\` and open http://localhost:8500/ui`;
+    wrong(["servers", "ui", "ingress"], accepted, ingress.host);
+  }),
+);
+
+type Deep<T> = T extends (infer U)[]
+  ? readonly Deep<U>[]
+  : T extends object
+    ? { readonly [K in keyof T]: Deep<T[K]> }
+    : T;
+
+/** Settings that were checked, with every default filled in. Frozen. */
+export type Settings = Deep<Omit<Blocks, "dns"> & { dns: z.output<typeof dns>; protect: boolean }>;
+export type ServersSettings = NonNullable<Settings["servers"]>;
+export type EcsServersSettings = Extract<ServersSettings, { platform: "ecs" }>;
+export type KubernetesServersSettings = Extract<ServersSettings, { platform: "kubernetes" }>;
+export type LocalServersSettings = Extract<ServersSettings, { platform: "local" }>;
+export type AgentsSettings = NonNullable<Settings["agents"]>;
+export type KubernetesAgentsSettings = Extract<AgentsSettings, { platform: "kubernetes" }>;
+export type LocalAgentsSettings = Extract<AgentsSettings, { platform: "local" }>;
+export type ClusterSettings = NonNullable<Settings["cluster"]>;
+export type DnsSettings = Settings["dns"];
+export type AppSettings = NonNullable<Settings["apps"]>[number];
+export type BackupsSettings = NonNullable<Settings["backups"]>;
+export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
+
+/**
+ * Checks settings as they were given (the values of `consul:*`, structured) and fills in defaults. The values of keys
+ * that are secret are left out of what is reported.
+ * @throws SettingsError with every mistake there is.
+ */
+export function parseSettings(
+  given: Readonly<Record<string, unknown>>,
+  isSecret: (key: string) => boolean = () => false,
+): Settings {
+  const { data, error } = schema.safeParse(given);
+  if (error) throw new SettingsError(mistakesOf(error, given, isSecret));
+  const protect = data.servers?.platform === "ecs" ? data.servers.protect : undefined;
+  return deepFreeze({ ...data, dns: data.dns ?? dns.parse({}), protect: protect ?? data.environment === "prod" });
+}
+
+function deepFreeze<T>(value: T): T {
+  if (value !== null && typeof value === "object") {
+    Object.values(value).forEach(deepFreeze);
+    Object.freeze(value);
+  }
+  return value;
+}

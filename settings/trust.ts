@@ -1,0 +1,62 @@
+import { z } from "zod";
+import { rule } from "./mistakes";
+import { text, whole } from "./values";
+
+/** The key that encrypts gossip. */
+export const gossip = z
+  .strictObject({
+    /** Raise by one to have a new gossip key. */
+    generation: whole(1, 1000).default(1),
+    /** Days after which a new key is due. */
+    lifetimeDays: whole(1, 3650, " (days)").default(365),
+    /**
+     * The key of a hand-made cluster that is moved here, instead of the first one of this program; set it with
+     * --secret. Take it away and raise the generation to have a key that nobody has seen: docs/migration.md.
+     */
+    existingKey: text(
+      "a gossip key: 16, 24 or 32 bytes in base64",
+      /^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{22}==)$/,
+    ).optional(),
+  })
+  .check(
+    rule(["generation"], ({ generation, existingKey }, { wrong }) => {
+      if (existingKey === undefined || generation === 1) return;
+      wrong(["existingKey"], "nothing, once gossip.generation is raised: that is how it is replaced");
+    }),
+  );
+
+/** The authority, and the servers' certificates. */
+export const certificates = z
+  .strictObject({
+    /** Generation of the certificate authority that signs. A new one goes in three steps, docs/operations.md. */
+    caGeneration: whole(1, 1000).default(1),
+    /** Generations that are trusted besides: the next one before it signs, the last one until nobody uses it. */
+    caAlsoTrusted: z.array(whole(1, 1000), { error: "a list of generations such as [2]" }).default([]),
+    /** Days that the authority's certificate is valid. */
+    caDays: whole(30, 7300, " (days)").default(3650),
+    /** Days that a server's certificate is valid. */
+    serverDays: whole(2, 3650, " (days)").default(365),
+    /** A server certificate with fewer days left is renewed by the next `pulumi up`. */
+    renewDays: whole(1, 365, " (days)").default(60),
+    /** Below this many days left, of a certificate, the authority or the gossip key, each preview warns. */
+    warnDays: whole(1, 365, " (days)").default(30),
+  })
+  .check(
+    rule(["renewDays", "serverDays"], ({ renewDays, serverDays }, { wrong }) => {
+      if (renewDays >= serverDays) wrong(["renewDays"], "fewer days than certificates.serverDays");
+    }),
+    rule(["serverDays", "caDays"], ({ serverDays, caDays }, { wrong }) => {
+      const accepted = `at most certificates.caDays, ${caDays}: no certificate is valid for longer than the authority that signed it`;
+      if (serverDays > caDays) wrong(["serverDays"], accepted);
+    }),
+    rule(["caGeneration", "caAlsoTrusted"], ({ caGeneration, caAlsoTrusted }, { wrong }) => {
+      if (new Set([caGeneration, ...caAlsoTrusted]).size === caAlsoTrusted.length + 1) return;
+      wrong(["caAlsoTrusted"], "other generations than caGeneration, each one once");
+    }),
+  );
+
+/** Tokens that this program makes for its own nodes. */
+export const tokens = z.strictObject({
+  /** Raise by one to have a new token for the agents. */
+  agentGeneration: whole(1, 1000).default(1),
+});

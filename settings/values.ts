@@ -1,0 +1,89 @@
+import { z } from "zod";
+import { isCidr, isIpv4 } from "./ip";
+import { rule } from "./mistakes";
+
+// Kinds of values. Each says what is accepted in the words that stand beside a wrong value.
+
+/** Text that matches, by default text that is not blank; `unless` names what is refused all the same. */
+export const text = (accepted: string, pattern = /\S/, unless?: (value: string) => boolean) =>
+  z.string({ error: accepted }).refine((value) => pattern.test(value) && !unless?.(value), { error: accepted });
+
+export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
+  z.enum(values, { error: `one of ${values.join(", ")}` });
+
+/** A whole number. Not zod's `int()`: where that fails, zod skips the rules of every block around it. */
+export const whole = (min: number, max: number, unit = "") => {
+  const error = `a whole number from ${min} to ${max}${unit}`;
+  return z.number({ error }).refine((value) => Number.isInteger(value) && value >= min && value <= max, { error });
+};
+
+export const flag = z.boolean({ error: "true or false" });
+
+/** A duration as Go reads it. */
+export const duration = (accepted = "a duration such as 30s, 15m or 8h") =>
+  text(accepted, /^([1-9]\d*(\.\d+)?(ms|s|m|h))+$/);
+
+/** A name that is one DNS label, since Consul answers for it as <name>.node.<datacenter>.consul. */
+export const label = text(
+  "lower-case letters, digits and dashes, at most 63, such as consul-1",
+  /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+);
+
+export const ipv4 = z
+  .string({ error: "an IPv4 address such as 10.16.190.28" })
+  .refine(isIpv4, { error: "an IPv4 address such as 10.16.190.28" });
+
+/** A network, never the whole world. */
+export const cidr = z
+  .string({ error: "a CIDR such as 10.16.0.0/16" })
+  .refine(isCidr, { error: "a CIDR with its host bits zero, such as 10.16.0.0/16" })
+  .refine((value) => value !== "0.0.0.0/0", { error: "a network of yours: the whole world is never let in" });
+
+/** The id of something in the cloud, such as vpc-bp1x. */
+export const cloudId = (prefix: string, what: string) =>
+  text(`${what}, ${prefix}-...`, new RegExp(`^${prefix}-[A-Za-z0-9]+$`));
+
+export const quantity = (example: string) =>
+  text(`a Kubernetes quantity such as ${example}`, /^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?$/);
+
+export const textMap = (error: string) => z.record(z.string(), z.string({ error: "text" }), { error });
+
+export const serverCount = "3 or 5 servers: an odd number, so that a majority is left when one fails";
+
+/** Servers that are listed one by one. */
+export const serverNodes = <T extends z.ZodType>(node: T) =>
+  z.array(node, { error: serverCount }).check(
+    rule([], ({ length }, { wrong }) => {
+      if (length !== 3 && length !== 5) wrong([], serverCount, `${length} servers`);
+    }),
+  );
+
+// --- pods ---
+
+export const image = text(
+  "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:1.22.7",
+  /^(?!.*:latest$)[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|@sha256:[0-9a-f]{64})$/,
+);
+
+export const tolerations = z.array(
+  z.strictObject({
+    key: z.string().optional(),
+    operator: oneOf("Exists", "Equal").optional(),
+    value: z.string().optional(),
+    effect: oneOf("NoSchedule", "PreferNoSchedule", "NoExecute").optional(),
+  }),
+  { error: "a list of tolerations" },
+);
+
+/** Requests and limits of a container, as Kubernetes has them. No limit for cpu unless one is given. */
+export const resources = (usual: { cpu: string; memory: string; memoryLimit: string }) =>
+  z
+    .strictObject({
+      requests: z
+        .strictObject({ cpu: quantity("200m").default(usual.cpu), memory: quantity("256Mi").default(usual.memory) })
+        .prefault({}),
+      limits: z
+        .strictObject({ cpu: quantity("1").optional(), memory: quantity("1Gi").default(usual.memoryLimit) })
+        .prefault({}),
+    })
+    .prefault({});
