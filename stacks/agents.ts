@@ -1,10 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
+import { describeAgent } from "../components/agent-node";
 import { openNodesToServers } from "../components/ecs/network";
 import { agentLabels, KubernetesAgents } from "../components/kubernetes/agents";
 import { ClusterAccess } from "../components/kubernetes/cluster";
 import { ClusterDns } from "../components/kubernetes/dns";
 import { LocalNode, localLayout } from "../components/local/nodes";
-import { agentNode, agentNodeId } from "../consul/config";
+import { agentNodeId } from "../consul/config";
 import { KubernetesAgentsSettings, LocalAgentsSettings, Settings } from "../settings";
 import { Servers } from "./servers";
 
@@ -69,27 +70,20 @@ function createKubernetesAgents(
 function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: Servers): void {
   const { datacenter, retryJoin, caCertificate, gossipKey, agentToken } = servers.outputs;
   for (const { name, address } of agents.nodes) {
-    const node = pulumi
-      .output({ datacenter, retryJoin, caCertificate, gossipKey, agentToken })
-      .apply(({ datacenter, retryJoin, caCertificate, ...secrets }) =>
-        agentNode(
-          {
-            datacenter,
-            retryJoin,
-            logLevel: settings.logLevel,
-            telemetryRetention: settings.telemetryRetention,
-            leaveOnStop: false,
-            reconnectTimeout: "15m",
-            registerMember: true,
-            recursors: [],
-            extra: {},
-          },
-          caCertificate,
-          secrets,
-          { name, address, id: agentNodeId(name) },
-          localLayout(name),
-        ),
-      );
+    const config = {
+      logLevel: settings.logLevel,
+      telemetryRetention: settings.telemetryRetention,
+      leaveOnStop: false,
+      reconnectTimeout: "15m",
+      registerMember: true,
+      recursors: [],
+      extra: {},
+    };
+    const node = describeAgent(
+      { config, datacenter, retryJoin, caCertificate, gossipKey, agentToken },
+      { name, address, id: agentNodeId(name) },
+      localLayout(name),
+    );
     new LocalNode(name, { node, acl: [] });
   }
 }

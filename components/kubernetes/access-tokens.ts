@@ -2,10 +2,10 @@ import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { grantObjects, grantPrefix } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
-import { base64Values } from "../../consul/pod/pod";
 import { TokenReference } from "./app-environment";
 import { randomToken } from "../random";
 import { aclFiles, serversJob } from "./job";
+import { base64Values, labelsOf } from "./objects";
 
 export type { TokenReference };
 
@@ -54,7 +54,7 @@ export class AccessTokens extends pulumi.ComponentResource {
     super("consul:index:AccessTokens", name, {}, opts);
     const { namespace, holders } = args;
     const parent = { parent: this };
-    const labels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "access-tokens" };
+    const labels = labelsOf("access-tokens");
 
     const secrets = holders.map(tokensOf);
     const prefix = grantPrefix(args.stack);
@@ -70,7 +70,13 @@ export class AccessTokens extends pulumi.ComponentResource {
     const job = serversJob(
       name,
       {
-        ...{ prefix: "consul-access-tokens", namespace, labels, image, serverUrls, caCertificate, managementToken },
+        prefix: "consul-access-tokens",
+        namespace,
+        labels,
+        image,
+        serverUrls,
+        caCertificate,
+        managementToken,
         ...aclFiles(objects),
         environment: { ACL_PREFIX: prefix },
         hostNetwork: !args.serversInCluster,

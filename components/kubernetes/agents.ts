@@ -1,220 +1,196 @@
 import { DaemonSet } from "@pulumi/kubernetes/apps/v1/daemonSet";
-import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
-import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import { Service } from "@pulumi/kubernetes/core/v1/service";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
-import { AgentConfig, agentNode, ports } from "../../consul/config";
-import { base64Values, byName, contentName, leaderProbe, podLayout, realLinuxNodes } from "../../consul/pod/pod";
+import { ports } from "../../consul/config";
+import { ConsulNode } from "../../consul/node";
+import { leaderProbe, podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
 import { KubernetesAgentsSettings } from "../../settings";
+import { AgentNodeArgs, describeAgent } from "../agent-node";
+import { fieldVariable } from "./app-environment";
+import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf, noWait } from "./objects";
+import { configMount, Mount, pod, readinessProbe, realLinuxNodes, secretsMount, unprivileged } from "./pod";
 
-export interface KubernetesAgentsArgs {
+export interface KubernetesAgentsArgs extends AgentNodeArgs {
   readonly settings: KubernetesAgentsSettings;
-  readonly config: Omit<AgentConfig, "datacenter" | "retryJoin">;
-  readonly datacenter: pulumi.Input<string>;
-  readonly retryJoin: pulumi.Input<string[]>;
   readonly version: string;
   readonly namespace: pulumi.Input<string>;
-  readonly caCertificate: pulumi.Input<string>;
-  /** Secret. */
-  readonly gossipKey: pulumi.Input<string>;
-  /** Secret. */
-  readonly agentToken: pulumi.Input<string>;
   /** What the agents wait for. */
   readonly dependsOn: pulumi.Input<pulumi.Resource[]>;
 }
 
 /** Labels of the agents' pods. */
-export const agentLabels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "agent" };
+export const agentLabels = labelsOf("agent");
+
+/** What other nodes and pods reach at an agent, under names that Services refer to. */
+const openPorts = [
+  { name: "http", port: ports.http, protocol: "TCP" },
+  { name: "dns-tcp", port: ports.dns, protocol: "TCP" },
+  { name: "dns-udp", port: ports.dns, protocol: "UDP" },
+];
+const gossipPorts = [
+  { name: "gossip-tcp", port: ports.gossip, protocol: "TCP" },
+  { name: "gossip-udp", port: ports.gossip, protocol: "UDP" },
+];
 
 /** A Consul agent on every real node of a cluster, on the host's network, its data on the host's disk. */
 export class KubernetesAgents extends pulumi.ComponentResource {
   readonly daemonSet: DaemonSet;
 
-  constructor(name: string, args: KubernetesAgentsArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    private readonly name: string,
+    private readonly args: KubernetesAgentsArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("consul:index:KubernetesAgents", name, {}, opts);
-    const { settings, namespace } = args;
-    const parent = { parent: this };
-    const labels = agentLabels;
-    const image = settings.image ?? `hashicorp/consul:${args.version}`;
-
-    const node = pulumi
-      .all([args.caCertificate, args.gossipKey, args.agentToken, args.datacenter, args.retryJoin])
-      .apply(([ca, gossipKey, agentToken, datacenter, retryJoin]) =>
-        agentNode(
-          { ...args.config, datacenter, retryJoin },
-          ca,
-          { gossipKey, agentToken },
-          { name: "$(NODE_NAME)", address: "$(HOST_IP)" },
-          podLayout,
-        ),
-      );
-    const config = createConfigMap();
-    const secret = createSecret();
-    const account = new ServiceAccount(
-      `${name}-account`,
-      { metadata: { name: "consul-agent", namespace, labels }, automountServiceAccountToken: false },
-      parent,
-    );
-    this.daemonSet = createDaemonSet();
-    createNodeLocalService();
+    const node = describeAgent(args, { name: "$(NODE_NAME)", address: "$(HOST_IP)" }, podLayout);
+    const mounts = [...this.createFiles(node), ...hostMounts(args.settings)];
+    this.daemonSet = this.createDaemonSet(node, mounts, this.createAccount());
+    this.createNodeLocalService();
     this.registerOutputs({});
+  }
 
-    // Names made from the content: a changed setting is a new object, the pods roll by themselves, and pods of the old
-    // revision keep the files they were started with. Going back gives the earlier name again.
-    function createConfigMap(): ConfigMap {
-      const data = pulumi.unsecret(node.apply(({ files }) => byName(files.filter((file) => !file.secret))));
-      return new ConfigMap(
-        `${name}-config`,
-        {
-          metadata: { name: data.apply((content) => contentName("consul-agent", content)), namespace, labels },
-          immutable: true,
-          data,
+  private createFiles(node: pulumi.Output<ConsulNode>): Mount[] {
+    const object = { prefix: "consul-agent", namespace: this.args.namespace, labels: agentLabels };
+    const data = pulumi.unsecret(node.apply(({ files }) => byName(files.filter((file) => !file.secret))));
+    const secretData = node.apply(({ files }) => byName(files.filter((file) => file.secret)));
+    const parent = { parent: this };
+    const config = contentNamedConfigMap(`${this.name}-config`, { ...object, data }, parent);
+    const secret = contentNamedSecret(`${this.name}-secrets`, { ...object, data: secretData }, parent);
+    return [configMount(config.metadata.name), secretsMount(secret.metadata.name)];
+  }
+
+  private createAccount(): ServiceAccount {
+    const metadata = { name: "consul-agent", namespace: this.args.namespace, labels: agentLabels };
+    return new ServiceAccount(
+      `${this.name}-account`,
+      { metadata, automountServiceAccountToken: false },
+      { parent: this },
+    );
+  }
+
+  private createDaemonSet(node: pulumi.Output<ConsulNode>, mounts: Mount[], account: ServiceAccount): DaemonSet {
+    const { settings, namespace, dependsOn } = this.args;
+    const { maxUnavailable, minReadySeconds } = settings.updatePace;
+    return new DaemonSet(
+      this.name,
+      {
+        metadata: { name: "consul-agent", namespace, labels: agentLabels },
+        spec: {
+          selector: { matchLabels: agentLabels },
+          minReadySeconds,
+          revisionHistoryLimit: 10,
+          updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable, maxSurge: 0 } },
+          template: { metadata: { labels: agentLabels }, spec: this.pod(node, mounts, account) },
         },
-        parent,
-      );
-    }
+      },
+      // One node at a time takes its time: eleven nodes are a few minutes, a hundred are an hour.
+      { parent: this, dependsOn, customTimeouts: { create: "30m", update: "3h", delete: "10m" } },
+    );
+  }
 
-    function createSecret(): Secret {
-      const data = pulumi.secret(node.apply(({ files }) => base64Values(byName(files.filter((file) => file.secret)))));
-      const metadataName = pulumi.unsecret(data.apply((content) => contentName("consul-agent", content)));
-      return new Secret(
-        `${name}-secrets`,
-        { metadata: { name: metadataName, namespace, labels }, immutable: true, type: "Opaque", data },
-        parent,
-      );
-    }
-
-    function createDaemonSet(): DaemonSet {
-      const nodeName = { name: "NODE_NAME", valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } } };
-      const environment = [
+  private pod(node: pulumi.Output<ConsulNode>, mounts: Mount[], account: ServiceAccount) {
+    const { settings, version } = this.args;
+    const image = settings.image ?? `hashicorp/consul:${version}`;
+    return pod({
+      name: "consul",
+      image,
+      command: pulumi.unsecret(node.apply(({ command }) => [...command])),
+      env: [
         nodeName,
-        { name: "HOST_IP", valueFrom: { fieldRef: { fieldPath: "status.hostIP" } } },
-        { name: "POD_IP", valueFrom: { fieldRef: { fieldPath: "status.podIP" } } },
-        { name: "POD_NAMESPACE", valueFrom: { fieldRef: { fieldPath: "metadata.namespace" } } },
+        fieldVariable("HOST_IP", "status.hostIP"),
+        fieldVariable("POD_IP", "status.podIP"),
+        fieldVariable("POD_NAMESPACE", "metadata.namespace"),
         // For `kubectl exec`: the agent listens on its node's address, not on loopback.
         { name: "CONSUL_HTTP_ADDR", value: `http://$(HOST_IP):${ports.http}` },
-      ];
-      const noPrivileges = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true };
-      return new DaemonSet(
-        name,
-        {
-          metadata: { name: "consul-agent", namespace, labels },
-          spec: {
-            selector: { matchLabels: labels },
-            minReadySeconds: settings.updatePace.minReadySeconds,
-            revisionHistoryLimit: 10,
-            updateStrategy: {
-              type: "RollingUpdate",
-              rollingUpdate: { maxUnavailable: settings.updatePace.maxUnavailable, maxSurge: 0 },
-            },
-            template: {
-              metadata: { labels },
-              spec: {
-                serviceAccountName: account.metadata.name,
-                automountServiceAccountToken: false,
-                enableServiceLinks: false,
-                priorityClassName: settings.priorityClassName,
-                terminationGracePeriodSeconds: 30,
-                hostNetwork: true,
-                // With ClusterFirst a pod on the host's network silently gets the host's resolver.
-                dnsPolicy: "ClusterFirstWithHostNet",
-                tolerations: settings.tolerations.map((toleration) => ({ ...toleration })),
-                affinity: { nodeAffinity: realLinuxNodes() },
-                securityContext: { fsGroup: podLayout.group, seccompProfile: { type: "RuntimeDefault" } },
-                initContainers: [
-                  {
-                    name: "prepare-data",
-                    image,
-                    command: [
-                      ...["/bin/sh", "-c", readScript("pod/agent-data.sh"), "agent-data.sh"],
-                      ...[podLayout.dataDir, `${podLayout.user}:${podLayout.group}`],
-                    ],
-                    env: [nodeName],
-                    resources: settings.resources,
-                    securityContext: {
-                      ...noPrivileges,
-                      runAsUser: 0,
-                      capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE"] },
-                    },
-                    volumeMounts: [{ name: "data", mountPath: podLayout.dataDir }],
-                  },
-                ],
-                containers: [
-                  {
-                    name: "consul",
-                    image,
-                    imagePullPolicy: "IfNotPresent",
-                    command: pulumi.unsecret(node.apply(({ command }) => [...command])),
-                    env: environment,
-                    ports: [
-                      { name: "http", containerPort: ports.http, hostPort: ports.http, protocol: "TCP" },
-                      { name: "dns-tcp", containerPort: ports.dns, hostPort: ports.dns, protocol: "TCP" },
-                      { name: "dns-udp", containerPort: ports.dns, hostPort: ports.dns, protocol: "UDP" },
-                      { name: "gossip-tcp", containerPort: ports.gossip, hostPort: ports.gossip, protocol: "TCP" },
-                      { name: "gossip-udp", containerPort: ports.gossip, hostPort: ports.gossip, protocol: "UDP" },
-                    ],
-                    // No liveness probe: an agent that waits for its certificate opens no port and must not be killed.
-                    readinessProbe: {
-                      exec: { command: leaderProbe(`http://$HOST_IP:${ports.http}`) },
-                      initialDelaySeconds: 2,
-                      periodSeconds: 5,
-                      timeoutSeconds: 5,
-                      failureThreshold: 3,
-                      successThreshold: 1,
-                    },
-                    resources: settings.resources,
-                    securityContext: {
-                      ...noPrivileges,
-                      runAsNonRoot: true,
-                      runAsUser: podLayout.user,
-                      runAsGroup: podLayout.group,
-                      capabilities: { drop: ["ALL"] },
-                    },
-                    terminationMessagePolicy: "FallbackToLogsOnError",
-                    volumeMounts: [
-                      { name: "config", mountPath: podLayout.configDir, readOnly: true },
-                      { name: "secrets", mountPath: podLayout.secretDir, readOnly: true },
-                      { name: "data", mountPath: podLayout.dataDir },
-                      { name: "localtime", mountPath: "/etc/localtime", readOnly: true },
-                    ],
-                  },
-                ],
-                volumes: [
-                  { name: "config", configMap: { name: config.metadata.name, defaultMode: 0o444 } },
-                  { name: "secrets", secret: { secretName: secret.metadata.name, defaultMode: 0o440 } },
-                  { name: "data", hostPath: { path: settings.hostDataPath, type: "DirectoryOrCreate" } },
-                  { name: "localtime", hostPath: { path: "/etc/localtime", type: "File" } },
-                ],
-              },
-            },
-          },
+      ],
+      resources: settings.resources,
+      mounts,
+      spec: {
+        serviceAccountName: account.metadata.name,
+        priorityClassName: settings.priorityClassName,
+        terminationGracePeriodSeconds: 30,
+        hostNetwork: true,
+        // With ClusterFirst a pod on the host's network silently gets the host's resolver.
+        dnsPolicy: "ClusterFirstWithHostNet",
+        tolerations: settings.tolerations.map((toleration) => ({ ...toleration })),
+        affinity: { nodeAffinity: realLinuxNodes() },
+        securityContext: { fsGroup: podLayout.group, seccompProfile: { type: "RuntimeDefault" } },
+        initContainers: [prepareData(image, settings)],
+      },
+      container: {
+        imagePullPolicy: "IfNotPresent",
+        ports: [...openPorts, ...gossipPorts].map(({ name, port, protocol }) => ({
+          name,
+          containerPort: port,
+          hostPort: port,
+          protocol,
+        })),
+        // No liveness probe: an agent that waits for its certificate opens no port and must not be killed.
+        readinessProbe: readinessProbe(leaderProbe(`http://$HOST_IP:${ports.http}`), 5, 3),
+        securityContext: {
+          ...unprivileged,
+          runAsNonRoot: true,
+          runAsUser: podLayout.user,
+          runAsGroup: podLayout.group,
         },
-        // One node at a time takes its time: eleven nodes are a few minutes, a hundred are an hour.
-        { ...parent, dependsOn: args.dependsOn, customTimeouts: { create: "30m", update: "3h", delete: "10m" } },
-      );
-    }
-
-    /** For applications that would rather have a name: every request stays on the caller's own node. */
-    function createNodeLocalService() {
-      new Service(
-        `${name}-service`,
-        {
-          // `up` waits for the DaemonSet; waiting for the same pods here again would say nothing new.
-          metadata: { name: "consul-agent", namespace, labels, annotations: { "pulumi.com/skipAwait": "true" } },
-          spec: {
-            selector: labels,
-            internalTrafficPolicy: "Local",
-            ports: [
-              { name: "http", port: ports.http, targetPort: "http", protocol: "TCP" },
-              { name: "dns-tcp", port: ports.dns, targetPort: "dns-tcp", protocol: "TCP" },
-              { name: "dns-udp", port: ports.dns, targetPort: "dns-udp", protocol: "UDP" },
-            ],
-          },
-        },
-        parent,
-      );
-    }
+      },
+    });
   }
+
+  /** For applications that would rather have a name: every request stays on the caller's own node. */
+  private createNodeLocalService() {
+    const { namespace } = this.args;
+    new Service(
+      `${this.name}-service`,
+      {
+        metadata: { name: "consul-agent", namespace, labels: agentLabels, annotations: noWait },
+        spec: {
+          selector: agentLabels,
+          internalTrafficPolicy: "Local",
+          ports: openPorts.map((port) => ({ ...port, targetPort: port.name })),
+        },
+      },
+      { parent: this },
+    );
+  }
+}
+
+const nodeName = fieldVariable("NODE_NAME", "spec.nodeName");
+
+function hostMounts({ hostDataPath }: KubernetesAgentsSettings): Mount[] {
+  return [
+    {
+      name: "data",
+      path: podLayout.dataDir,
+      writable: true,
+      volume: { hostPath: { path: hostDataPath, type: "DirectoryOrCreate" } },
+    },
+    { name: "localtime", path: "/etc/localtime", volume: { hostPath: { path: "/etc/localtime", type: "File" } } },
+  ];
+}
+
+/** Hands the host's directory over to the agent's user. */
+function prepareData(image: string, { resources }: KubernetesAgentsSettings) {
+  return {
+    name: "prepare-data",
+    image,
+    command: [
+      "/bin/sh",
+      "-c",
+      readScript("pod/agent-data.sh"),
+      "agent-data.sh",
+      podLayout.dataDir,
+      `${podLayout.user}:${podLayout.group}`,
+    ],
+    env: [nodeName],
+    resources,
+    securityContext: {
+      ...unprivileged,
+      runAsUser: 0,
+      capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE"] },
+    },
+    volumeMounts: [{ name: "data", mountPath: podLayout.dataDir }],
+  };
 }

@@ -22,17 +22,22 @@ export interface TokenReference {
   readonly accessorId: string;
 }
 
+/** A variable that has a field of the pod: its address, its node's name. */
+export function fieldVariable(name: string, fieldPath: string): EnvVar {
+  return { name, valueFrom: { fieldRef: { fieldPath } } };
+}
+
 /**
  * The environment with which an application's container reaches the agent of its own node: `HOST_IP`, `POD_IP`,
- * `CONSUL_HTTP_ADDR`, and `CONFIG_SERVICE_*` as Spring Cloud Consul applications of seed 000 read it. An instance must
- * be deregistered at the agent where it was registered, so the address is the node's, never a load balancer's.
+ * `CONSUL_HTTP_ADDR`, and `CONFIG_SERVICE_*` as the Spring Cloud Consul applications of the hand-made cluster read it. An
+ * instance must be deregistered at the agent where it was registered, so the address is the node's, never a load
+ * balancer's.
  * The order matters: Kubernetes expands `$(HOST_IP)` only from variables above it.
  */
 export function appEnvironment(): EnvVar[] {
-  const field = (name: string, fieldPath: string): EnvVar => ({ name, valueFrom: { fieldRef: { fieldPath } } });
   return [
-    field("HOST_IP", "status.hostIP"),
-    field("POD_IP", "status.podIP"),
+    fieldVariable("HOST_IP", "status.hostIP"),
+    fieldVariable("POD_IP", "status.podIP"),
     { name: "CONSUL_HTTP_ADDR", value: `http://$(HOST_IP):${ports.http}` },
     { name: "CONFIG_SERVICE_ENABLED", value: "true" },
     { name: "CONFIG_SERVICE_HOST", value: "$(HOST_IP)" },

@@ -2,7 +2,8 @@ import { ConfigMapPatch } from "@pulumi/kubernetes/core/v1/configMapPatch";
 import { Service } from "@pulumi/kubernetes/core/v1/service";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
-import { stubDomain, stubDomainSnippet } from "./stub-domain";
+import { noWait } from "./objects";
+import { StubDomain, stubDomain, stubDomainSnippet } from "./stub-domain";
 import { DnsSettings } from "../../settings";
 
 export interface ClusterDnsArgs {
@@ -26,8 +27,7 @@ export class ClusterDns extends pulumi.ComponentResource {
     const service = new Service(
       `${name}-service`,
       {
-        // `up` waits for the DaemonSet; waiting for the same pods here again would say nothing new.
-        metadata: { name: "consul-dns", namespace, labels: agents, annotations: { "pulumi.com/skipAwait": "true" } },
+        metadata: { name: "consul-dns", namespace, labels: agents, annotations: noWait },
         spec: {
           selector: agents,
           clusterIP: settings.clusterIp,
@@ -42,26 +42,26 @@ export class ClusterDns extends pulumi.ComponentResource {
     );
     const domain = service.spec.clusterIP.apply((address) => ({ address, port: settings.port }));
     this.snippet = settings.coredns === "patch" ? pulumi.output("") : domain.apply(stubDomainSnippet);
-    if (settings.coredns === "patch") patchCoreDns();
+    if (settings.coredns === "patch") this.patchCoreDns(name, settings, domain);
     this.registerOutputs({});
+  }
 
-    /**
-     * A key of its own in a ConfigMap whose keys CoreDNS imports. Never the Corefile: that is one text, server-side apply
-     * owns it whole or not at all, and giving it back on `destroy` would leave the cluster without any DNS.
-     */
-    function patchCoreDns() {
-      new ConfigMapPatch(
-        `${name}-stub-domain`,
-        {
-          metadata: {
-            name: settings.configMap,
-            namespace: settings.configMapNamespace,
-            annotations: { "pulumi.com/patchFieldManager": "consul-dns" },
-          },
-          data: { [settings.key]: domain.apply(stubDomain) },
+  /**
+   * A key of its own in a ConfigMap whose keys CoreDNS imports. Never the Corefile: that is one text, server-side apply
+   * owns it whole or not at all, and giving it back on `destroy` would leave the cluster without any DNS.
+   */
+  private patchCoreDns(name: string, settings: DnsSettings, domain: pulumi.Output<StubDomain>) {
+    new ConfigMapPatch(
+      `${name}-stub-domain`,
+      {
+        metadata: {
+          name: settings.configMap,
+          namespace: settings.configMapNamespace,
+          annotations: { "pulumi.com/patchFieldManager": "consul-dns" },
         },
-        parent,
-      );
-    }
+        data: { [settings.key]: domain.apply(stubDomain) },
+      },
+      { parent: this },
+    );
   }
 }

@@ -1,11 +1,11 @@
 import { Job } from "@pulumi/kubernetes/batch/v1/job";
-import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
-import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
+import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
-import { base64Values, contentName, podLayout, unprivileged, unprivilegedPod } from "../../consul/pod/pod";
+import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
+import { configMount, pod, secretsMount, temporaryMount } from "./pod";
 
 export interface ServersJobArgs {
   /** Name of the service account, and what the names of the other objects begin with. */
@@ -37,6 +37,8 @@ export interface ServersJobArgs {
   readonly protect?: boolean;
 }
 
+type Texts = Readonly<Record<string, string>>;
+
 /**
  * Runs scripts against the servers' API in the cluster, and is there once they have succeeded. Its name is made from all
  * that it does: it runs again when any of it changes, and an `up` without a change has nothing to do.
@@ -48,61 +50,19 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
     { metadata: { name: prefix, namespace, labels }, automountServiceAccountToken: false },
     { ...opts, protect: args.protect ?? false },
   );
-  const files = pulumi
-    .output(args.caCertificate)
-    .apply((ca): Record<string, string> => ({ ...args.scripts, "ca.pem": ca }));
-  const config = new ConfigMap(
-    `${name}-config`,
-    {
-      metadata: { name: files.apply((data) => contentName(prefix, data)), namespace, labels },
-      immutable: true,
-      data: files,
-    },
-    opts,
-  );
-  const contents = pulumi.secret(
-    pulumi.all([args.files, args.managementToken]).apply(([files, managementToken]): Record<string, string> => ({
-      ...files,
-      "management-token": managementToken,
-    })),
-  );
-  const secret = new Secret(
+  const work = workOf(args);
+  const config = contentNamedConfigMap(`${name}-config`, { prefix, namespace, labels, data: work.files }, opts);
+  const secret = contentNamedSecret(
     `${name}-secrets`,
-    {
-      metadata: { name: nameOf(contents), namespace, labels },
-      immutable: true,
-      type: "Opaque",
-      data: contents.apply(base64Values),
-    },
+    { prefix, namespace, labels, data: work.secrets, namedBy: "text" },
     opts,
   );
-  const environment = pulumi
-    .all([args.serverUrls, args.environment ?? {}])
-    .apply(([urls, more]): Record<string, string> => ({
-      CONSUL_HTTP_ADDR: urls.join(" "),
-      CONSUL_CACERT: `${podLayout.configDir}/ca.pem`,
-      CONSUL_HTTP_TOKEN_FILE: `${podLayout.secretDir}/management-token`,
-      ...more,
-    }));
-  const command = pulumi
-    .output(args.command)
-    .apply(([script = "", ...words]) => ["/bin/sh", `${podLayout.configDir}/${script}`, ...words]);
-  const everything = pulumi.secret(
-    pulumi
-      .all([contents, files, environment, command])
-      .apply(([contents, files, environment, command]): Record<string, string> => ({
-        ...contents,
-        ...files,
-        ...environment,
-        command: command.join(" "),
-        image: args.image,
-      })),
-  );
+  const environment = work.environment.apply((all) => Object.entries(all).map(([name, value]) => ({ name, value })));
   return new Job(
     `${name}-job`,
     {
       metadata: {
-        name: nameOf(everything),
+        name: nameOf(prefix, args.image, work),
         namespace,
         labels,
         // One that failed is made anew by the next `up`, not looked at again.
@@ -114,45 +74,61 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
         activeDeadlineSeconds: minutes * 60,
         template: {
           metadata: { labels },
-          spec: {
-            serviceAccountName: account.metadata.name,
-            automountServiceAccountToken: false,
-            enableServiceLinks: false,
-            restartPolicy: "Never",
-            ...(args.hostNetwork ? { hostNetwork: true, dnsPolicy: "ClusterFirstWithHostNet" } : {}),
-            securityContext: unprivilegedPod,
-            containers: [
-              {
-                name: "script",
-                image: args.image,
-                command,
-                env: environment.apply((values) => Object.entries(values).map(([name, value]) => ({ name, value }))),
-                resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "64Mi" } },
-                securityContext: unprivileged,
-                terminationMessagePolicy: "FallbackToLogsOnError",
-                volumeMounts: [
-                  { name: "config", mountPath: podLayout.configDir, readOnly: true },
-                  { name: "secrets", mountPath: podLayout.secretDir, readOnly: true },
-                  { name: "tmp", mountPath: "/tmp" },
-                ],
-              },
-            ],
-            volumes: [
-              { name: "config", configMap: { name: config.metadata.name, defaultMode: 0o444 } },
-              { name: "secrets", secret: { secretName: secret.metadata.name, defaultMode: 0o440 } },
-              // Keys may pass through it.
-              { name: "tmp", emptyDir: { medium: "Memory" } },
-            ],
-          },
+          spec: pod({
+            name: "script",
+            image: args.image,
+            command: work.command,
+            env: environment,
+            resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "64Mi" } },
+            mounts: [configMount(config.metadata.name), secretsMount(secret.metadata.name), temporaryMount("Memory")],
+            spec: {
+              serviceAccountName: account.metadata.name,
+              restartPolicy: "Never",
+              ...(args.hostNetwork ? { hostNetwork: true, dnsPolicy: "ClusterFirstWithHostNet" } : {}),
+            },
+          }),
         },
       },
     },
     { ...opts, customTimeouts: { create: `${minutes + 5}m` } },
   );
+}
 
-  function nameOf(content: pulumi.Output<Record<string, string>>): pulumi.Output<string> {
-    return pulumi.unsecret(content.apply((data) => contentName(prefix, data)));
-  }
+/** All that a Job does, as its pod is given it. */
+interface Work {
+  readonly files: pulumi.Output<Texts>;
+  /** Secret. */
+  readonly secrets: pulumi.Output<Texts>;
+  readonly environment: pulumi.Output<Texts>;
+  readonly command: pulumi.Output<string[]>;
+}
+
+function workOf(args: ServersJobArgs): Work {
+  const { caCertificate, managementToken, serverUrls, environment = {} } = args;
+  return {
+    files: pulumi.output(caCertificate).apply((ca): Texts => ({ ...args.scripts, "ca.pem": ca })),
+    secrets: pulumi.secret(
+      pulumi
+        .all([args.files, managementToken])
+        .apply(([files, token]): Texts => ({ ...files, "management-token": token })),
+    ),
+    environment: pulumi.all([serverUrls, environment]).apply(([urls, more]): Texts => ({
+      CONSUL_HTTP_ADDR: urls.join(" "),
+      CONSUL_CACERT: `${podLayout.configDir}/ca.pem`,
+      CONSUL_HTTP_TOKEN_FILE: `${podLayout.secretDir}/management-token`,
+      ...more,
+    })),
+    command: pulumi
+      .output(args.command)
+      .apply(([script = "", ...words]) => ["/bin/sh", `${podLayout.configDir}/${script}`, ...words]),
+  };
+}
+
+function nameOf(prefix: string, image: string, work: Work): pulumi.Output<string> {
+  const name = pulumi.output({ ...work }).apply(({ secrets, files, environment, command }) => {
+    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image });
+  });
+  return pulumi.unsecret(name);
 }
 
 /** What the ACL script needs to put objects in place (secret) in a Job. */

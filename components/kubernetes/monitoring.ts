@@ -8,6 +8,7 @@ import { join } from "path";
 import { parse } from "yaml";
 import { snapshotMetricsKey } from "../../consul/access";
 import { ports } from "../../consul/config";
+import { labelsOf, noWait } from "./objects";
 
 export interface MonitoringArgs {
   /** Namespace for everything here. */
@@ -30,6 +31,8 @@ export interface MonitoringArgs {
   };
 }
 
+type Scrape = NonNullable<MonitoringArgs["scrape"]>;
+
 const file = (name: string) => readFileSync(join(__dirname, "..", "..", "monitoring", name), "utf8");
 const api = "monitoring.coreos.com/v1";
 const metrics = { path: "/v1/agent/metrics", params: { format: ["prometheus"] } };
@@ -39,135 +42,125 @@ const metrics = { path: "/v1/agent/metrics", params: { format: ["prometheus"] } 
  * monitoring/, and monitors that give every target the job name and datacenter that those ask for.
  */
 export class Monitoring extends pulumi.ComponentResource {
-  constructor(name: string, args: MonitoringArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("consul:index:Monitoring", name, {}, opts);
-    const parent = { parent: this };
-    const { namespace, scrape } = args;
-    const labels = { ...args.labels, "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "monitoring" };
-    const metadata = (object: string) => ({ name: object, namespace, labels });
+  private readonly labels: Readonly<Record<string, string>>;
 
-    if (args.rules) {
-      const spec = parse(file("rules.yaml")) as object;
-      new CustomResource(
-        `${name}-rules`,
-        { apiVersion: api, kind: "PrometheusRule", metadata: metadata("consul"), spec },
-        parent,
-      );
-    }
-    if (args.dashboard) {
-      const dashboardLabels = { ...labels, grafana_dashboard: "1" };
-      new ConfigMap(
-        `${name}-dashboard`,
-        {
-          metadata: { name: "consul-dashboard", namespace, labels: dashboardLabels },
-          data: { "consul.json": file("dashboard.json") },
-        },
-        parent,
-      );
-    }
-    if (scrape) {
-      scrapePods("agent", [{ ...target("consul-agents", scrape), port: "http", ...metrics }]);
-      scrapeServers(scrape);
+  constructor(
+    private readonly name: string,
+    private readonly args: MonitoringArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
+    super("consul:index:Monitoring", name, {}, opts);
+    this.labels = { ...args.labels, ...labelsOf("monitoring") };
+    if (args.rules) this.createRules();
+    if (args.dashboard) this.createDashboard();
+    if (args.scrape) {
+      this.scrapePods("agent", [{ ...target("consul-agents", args.scrape), port: "http", ...metrics }]);
+      this.scrapeServers(args.scrape);
     }
     this.registerOutputs({});
-
-    function target(job: string, { token, datacenter }: NonNullable<typeof scrape>) {
-      return {
-        interval: "30s",
-        authorization: {
-          credentials: pulumi.output(token).apply(({ secretName, key }) => ({ name: secretName, key })),
-        },
-        relabelings: [
-          { targetLabel: "job", replacement: job },
-          { targetLabel: "consul_datacenter", replacement: datacenter },
-        ],
-      };
-    }
-
-    function scrapePods(component: string, podMetricsEndpoints: object[]) {
-      const matchLabels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": component };
-      new CustomResource(
-        `${name}-${component}-pods`,
-        {
-          apiVersion: api,
-          kind: "PodMonitor",
-          metadata: metadata(`consul-${component}s`),
-          spec: {
-            namespaceSelector: { matchNames: [args.consulNamespace] },
-            selector: { matchLabels },
-            podMetricsEndpoints,
-          },
-        },
-        parent,
-      );
-    }
-
-    function scrapeServers(wanted: NonNullable<typeof scrape>) {
-      const ca = new ConfigMap(
-        `${name}-ca`,
-        { metadata: metadata("consul-servers-ca"), data: { "ca.pem": wanted.caCertificate } },
-        parent,
-      );
-      const tls = {
-        scheme: "https",
-        port: "https",
-        tlsConfig: {
-          ca: { configMap: { name: ca.metadata.name, key: "ca.pem" } },
-          serverName: pulumi.interpolate`server.${wanted.datacenter}.consul`,
-        },
-      };
-      const snapshots = {
-        ...target("consul-snapshots", wanted),
-        ...tls,
-        path: `/v1/kv/${snapshotMetricsKey}`,
-        params: { raw: [""], stale: [""] },
-      };
-      const endpoints = [
-        { ...target("consul-servers", wanted), ...tls, ...metrics },
-        ...(wanted.snapshots ? [snapshots] : []),
-      ];
-      if (wanted.serverAddresses === undefined) scrapePods("server", endpoints);
-      else scrapeAddresses(wanted.serverAddresses, endpoints);
-    }
-
-    /** A Service with the addresses of the servers makes them known in the cluster. */
-    function scrapeAddresses(serverAddresses: pulumi.Input<string[]>, endpoints: object[]) {
-      const serverLabels = { ...labels, "app.kubernetes.io/component": "server-metrics" };
-      const port = { name: "https", port: ports.https, protocol: "TCP" };
-      const service = new Service(
-        `${name}-servers`,
-        {
-          metadata: {
-            name: "consul-servers-metrics",
-            namespace,
-            labels: serverLabels,
-            annotations: { "pulumi.com/skipAwait": "true" },
-          },
-          spec: { clusterIP: "None", ports: [port] },
-        },
-        parent,
-      );
-      const addresses = pulumi.output(serverAddresses).apply((all) => all.map((ip) => ({ ip })));
-      // Endpoints, not an EndpointSlice: Prometheus' operator looks for these unless told otherwise, and Kubernetes
-      // makes the slice from them.
-      new Endpoints(
-        `${name}-servers-addresses`,
-        {
-          metadata: { name: service.metadata.name, namespace, labels: serverLabels },
-          subsets: [{ addresses, ports: [port] }],
-        },
-        parent,
-      );
-      new CustomResource(
-        `${name}-server-monitor`,
-        {
-          apiVersion: api,
-          kind: "ServiceMonitor",
-          metadata: metadata("consul-servers"),
-          spec: { selector: { matchLabels: { "app.kubernetes.io/component": "server-metrics" } }, endpoints },
-        },
-        parent,
-      );
-    }
   }
+
+  private createRules() {
+    const spec = parse(file("rules.yaml")) as object;
+    this.createCustom("rules", "PrometheusRule", "consul", spec);
+  }
+
+  private createDashboard() {
+    const labels = { ...this.labels, grafana_dashboard: "1" };
+    new ConfigMap(
+      `${this.name}-dashboard`,
+      { metadata: { ...this.metadata("consul-dashboard"), labels }, data: { "consul.json": file("dashboard.json") } },
+      { parent: this },
+    );
+  }
+
+  private scrapePods(component: string, podMetricsEndpoints: object[]) {
+    this.createCustom(`${component}-pods`, "PodMonitor", `consul-${component}s`, {
+      namespaceSelector: { matchNames: [this.args.consulNamespace] },
+      selector: { matchLabels: labelsOf(component) },
+      podMetricsEndpoints,
+    });
+  }
+
+  private scrapeServers(scrape: Scrape) {
+    const ca = new ConfigMap(
+      `${this.name}-ca`,
+      { metadata: this.metadata("consul-servers-ca"), data: { "ca.pem": scrape.caCertificate } },
+      { parent: this },
+    );
+    const tls = {
+      scheme: "https",
+      port: "https",
+      tlsConfig: {
+        ca: { configMap: { name: ca.metadata.name, key: "ca.pem" } },
+        serverName: pulumi.interpolate`server.${scrape.datacenter}.consul`,
+      },
+    };
+    const snapshots = {
+      ...target("consul-snapshots", scrape),
+      ...tls,
+      path: `/v1/kv/${snapshotMetricsKey}`,
+      params: { raw: [""], stale: [""] },
+    };
+    const endpoints = [
+      { ...target("consul-servers", scrape), ...tls, ...metrics },
+      ...(scrape.snapshots ? [snapshots] : []),
+    ];
+    if (scrape.serverAddresses === undefined) this.scrapePods("server", endpoints);
+    else this.scrapeAddresses(scrape.serverAddresses, endpoints);
+  }
+
+  /** A Service with the addresses of the servers makes them known in the cluster. */
+  private scrapeAddresses(serverAddresses: pulumi.Input<string[]>, endpoints: object[]) {
+    const component = labelsOf("server-metrics");
+    const labels = { ...this.labels, ...component };
+    const port = { name: "https", port: ports.https, protocol: "TCP" };
+    const service = new Service(
+      `${this.name}-servers`,
+      {
+        metadata: { ...this.metadata("consul-servers-metrics"), labels, annotations: noWait },
+        spec: { clusterIP: "None", ports: [port] },
+      },
+      { parent: this },
+    );
+    const addresses = pulumi.output(serverAddresses).apply((all) => all.map((ip) => ({ ip })));
+    // Endpoints, not an EndpointSlice: Prometheus' operator looks for these unless told otherwise, and Kubernetes
+    // makes the slice from them.
+    new Endpoints(
+      `${this.name}-servers-addresses`,
+      {
+        metadata: { name: service.metadata.name, namespace: this.args.namespace, labels },
+        subsets: [{ addresses, ports: [port] }],
+      },
+      { parent: this },
+    );
+    const matchLabels = { "app.kubernetes.io/component": component["app.kubernetes.io/component"] };
+    this.createCustom("server-monitor", "ServiceMonitor", "consul-servers", { selector: { matchLabels }, endpoints });
+  }
+
+  private createCustom(name: string, kind: string, object: string, spec: object) {
+    new CustomResource(
+      `${this.name}-${name}`,
+      { apiVersion: api, kind, metadata: this.metadata(object), spec },
+      { parent: this },
+    );
+  }
+
+  private metadata(name: string) {
+    return { name, namespace: this.args.namespace, labels: this.labels };
+  }
+}
+
+/** What each target has: the token, and the names that rules and dashboard ask for. */
+function target(job: string, { token, datacenter }: Scrape) {
+  return {
+    interval: "30s",
+    authorization: {
+      credentials: pulumi.output(token).apply(({ secretName, key }) => ({ name: secretName, key })),
+    },
+    relabelings: [
+      { targetLabel: "job", replacement: job },
+      { targetLabel: "consul_datacenter", replacement: datacenter },
+    ],
+  };
 }

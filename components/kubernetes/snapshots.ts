@@ -1,11 +1,12 @@
 import { CronJob } from "@pulumi/kubernetes/batch/v1/cronJob";
-import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { PersistentVolumeClaim } from "@pulumi/kubernetes/core/v1/persistentVolumeClaim";
 import * as pulumi from "@pulumi/pulumi";
-import { contentName, podLayout, unprivileged, unprivilegedPod } from "../../consul/pod/pod";
-import { TokenReference } from "./access-tokens";
 import { cronSchedule, Snapshots } from "../../consul/machine/snapshots";
+import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
+import { TokenReference } from "./app-environment";
+import { contentNamedConfigMap, labelsOf, noWait } from "./objects";
+import { configMount, Mount, pod, temporaryMount } from "./pod";
 
 export interface SnapshotCronJobArgs {
   readonly snapshots: Snapshots;
@@ -23,42 +24,54 @@ export interface SnapshotCronJobArgs {
   readonly protect: boolean;
 }
 
+const labels = labelsOf("snapshots");
+const directory = "/consul/snapshots";
+
 /** Snapshots of servers in the cluster: one pod at a time takes them, onto a volume of its own. */
 export class SnapshotCronJob extends pulumi.ComponentResource {
-  constructor(name: string, args: SnapshotCronJobArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    private readonly name: string,
+    private readonly args: SnapshotCronJobArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("consul:index:SnapshotCronJob", name, {}, opts);
-    const parent = { parent: this };
-    const { namespace, snapshots } = args;
-    const labels = { "app.kubernetes.io/name": "consul", "app.kubernetes.io/component": "snapshots" };
-    const directory = "/consul/snapshots";
+    this.createCronJob([...this.createFiles(), tokenMount(args.token), this.createVolume(), temporaryMount()]);
+    this.registerOutputs({});
+  }
 
-    const files = pulumi
-      .output(args.caCertificate)
+  private createFiles(): Mount[] {
+    const { namespace, caCertificate } = this.args;
+    const data = pulumi
+      .output(caCertificate)
       .apply((ca) => ({ "snapshot.sh": readScript("scripts/snapshot.sh"), "ca.pem": ca }));
-    const config = new ConfigMap(
-      `${name}-config`,
+    const object = { prefix: "consul-snapshot", namespace, labels, data };
+    const { metadata } = contentNamedConfigMap(`${this.name}-config`, object, { parent: this });
+    return [configMount(metadata.name)];
+  }
+
+  private createVolume(): Mount {
+    const { namespace, storageClass, volumeSize, protect } = this.args;
+    const claim = new PersistentVolumeClaim(
+      `${this.name}-volume`,
       {
-        metadata: { name: files.apply((data) => contentName("consul-snapshot", data)), namespace, labels },
-        immutable: true,
-        data: files,
-      },
-      parent,
-    );
-    const volume = new PersistentVolumeClaim(
-      `${name}-volume`,
-      {
-        // A class that binds with the first pod stays pending until the first snapshot: nothing to wait for.
-        metadata: { name: "consul-snapshots", namespace, labels, annotations: { "pulumi.com/skipAwait": "true" } },
+        // A class that binds with the first pod leaves the claim pending until the first snapshot.
+        metadata: { name: "consul-snapshots", namespace, labels, annotations: noWait },
         spec: {
           accessModes: ["ReadWriteOnce"],
-          storageClassName: args.storageClass,
-          resources: { requests: { storage: args.volumeSize } },
+          storageClassName: storageClass,
+          resources: { requests: { storage: volumeSize } },
         },
       },
-      { ...parent, protect: args.protect },
+      { parent: this, protect },
     );
+    const volume = { persistentVolumeClaim: { claimName: claim.metadata.name } };
+    return { name: "snapshots", path: directory, writable: true, volume };
+  }
+
+  private createCronJob(mounts: readonly Mount[]) {
+    const { namespace, snapshots } = this.args;
     new CronJob(
-      name,
+      this.name,
       {
         metadata: { name: "consul-snapshot", namespace, labels },
         spec: {
@@ -72,61 +85,37 @@ export class SnapshotCronJob extends pulumi.ComponentResource {
             spec: {
               backoffLimit: 2,
               activeDeadlineSeconds: 1800,
-              template: {
-                metadata: { labels },
-                spec: {
-                  automountServiceAccountToken: false,
-                  enableServiceLinks: false,
-                  restartPolicy: "Never",
-                  securityContext: unprivilegedPod,
-                  containers: [
-                    {
-                      name: "snapshot",
-                      image: args.image,
-                      command: [
-                        "/bin/sh",
-                        `${podLayout.configDir}/snapshot.sh`,
-                        directory,
-                        String(snapshots.keep),
-                        String(snapshots.everyHours),
-                      ],
-                      env: [
-                        { name: "CONSUL_HTTP_ADDR", value: args.serverUrl },
-                        { name: "CONSUL_CACERT", value: `${podLayout.configDir}/ca.pem` },
-                        { name: "CONSUL_HTTP_TOKEN_FILE", value: `${podLayout.secretDir}/token` },
-                      ],
-                      resources: { requests: { cpu: "10m", memory: "64Mi" }, limits: { memory: "512Mi" } },
-                      securityContext: unprivileged,
-                      terminationMessagePolicy: "FallbackToLogsOnError",
-                      volumeMounts: [
-                        { name: "config", mountPath: podLayout.configDir, readOnly: true },
-                        { name: "token", mountPath: podLayout.secretDir, readOnly: true },
-                        { name: "snapshots", mountPath: directory },
-                        { name: "tmp", mountPath: "/tmp" },
-                      ],
-                    },
-                  ],
-                  volumes: [
-                    { name: "config", configMap: { name: config.metadata.name, defaultMode: 0o444 } },
-                    {
-                      name: "token",
-                      secret: pulumi.output(args.token).apply(({ secretName, key }) => ({
-                        secretName,
-                        items: [{ key, path: "token" }],
-                        defaultMode: 0o440,
-                      })),
-                    },
-                    { name: "snapshots", persistentVolumeClaim: { claimName: volume.metadata.name } },
-                    { name: "tmp", emptyDir: {} },
-                  ],
-                },
-              },
+              template: { metadata: { labels }, spec: this.pod(mounts) },
             },
           },
         },
       },
-      parent,
+      { parent: this },
     );
-    this.registerOutputs({});
   }
+
+  private pod(mounts: readonly Mount[]) {
+    const { image, serverUrl, snapshots } = this.args;
+    const script = `${podLayout.configDir}/snapshot.sh`;
+    return pod({
+      name: "snapshot",
+      image,
+      command: ["/bin/sh", script, directory, String(snapshots.keep), String(snapshots.everyHours)],
+      env: [
+        { name: "CONSUL_HTTP_ADDR", value: serverUrl },
+        { name: "CONSUL_CACERT", value: `${podLayout.configDir}/ca.pem` },
+        { name: "CONSUL_HTTP_TOKEN_FILE", value: `${podLayout.secretDir}/token` },
+      ],
+      resources: { requests: { cpu: "10m", memory: "64Mi" }, limits: { memory: "512Mi" } },
+      mounts,
+      spec: { restartPolicy: "Never" },
+    });
+  }
+}
+
+function tokenMount(token: pulumi.Input<TokenReference>): Mount {
+  const secret = pulumi
+    .output(token)
+    .apply(({ secretName, key }) => ({ secretName, items: [{ key, path: "token" }], defaultMode: 0o440 }));
+  return { name: "token", path: podLayout.secretDir, volume: { secret } };
 }
