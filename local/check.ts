@@ -1,8 +1,6 @@
 import assert from "assert/strict";
-import { createSocket } from "dgram";
-import { Answer, decode, encode } from "dns-packet";
-import { ports } from "../consul/config";
 import { ApiError } from "./api";
+import { lookup } from "./dns";
 import type { Cluster, Step } from "./supervisor";
 
 /** A member of the gossip pool as the API gives it; status 1 is alive. */
@@ -11,20 +9,6 @@ export interface Member {
   readonly Addr: string;
   readonly Status: number;
   readonly Tags: Readonly<Record<string, string>>;
-}
-
-/** Asks a node's DNS over UDP. @throws where there is no answer within 2 s */
-export function lookup(address: string, name: string, type: "A" | "SRV"): Promise<Answer[]> {
-  const socket = createSocket("udp4");
-  return new Promise<Answer[]>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer of ${address}:${ports.dns} for ${name}`)), 2000);
-    socket.once("error", reject);
-    socket.once("message", (message) => {
-      clearTimeout(timer);
-      resolve(decode(message).answers ?? []);
-    });
-    socket.send(encode({ type: "query", id: 1, questions: [{ type, name }] }), ports.dns, address);
-  }).finally(() => socket.close());
 }
 
 /** What `npm start -- --check` asks of a running cluster; each throws where it is not so. */

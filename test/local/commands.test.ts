@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "fs";
 import { tmpdir } from "os";
 import { delimiter, join } from "path";
 import { promisify } from "util";
-import { healthy } from "../../lab/faults";
+import { healthy } from "../../lab/healthy";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { documented } from "../documents";
 
