@@ -14,7 +14,8 @@ export function runCommand(name: string, main: (args: string[]) => Promise<numbe
     });
   }
   main(process.argv.slice(2)).then(
-    (status) => process.exit(status),
+    // Where a pipe takes its time, what was written is still to be passed on.
+    (status) => process.stdout.write("", () => process.exit(status)),
     (error: unknown) => {
       const message = error instanceof Error ? error.message : String(error);
       console.error(name === "" ? message : `${name}: ${message}`);
