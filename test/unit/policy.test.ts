@@ -1,5 +1,6 @@
 import { deepEqual, equal, ok } from "assert/strict";
-import { rules, Seen, violations } from "../../policy/rules";
+import type { Seen } from "../../policy/resources";
+import { rules, violations } from "../../policy/rules";
 import { environments, runFixture } from "../../local/offline";
 import { asSeen } from "../../local/preview";
 
