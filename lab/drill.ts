@@ -4,6 +4,7 @@ import { parseArgs } from "util";
 import { aligned, runCommand, untilInterrupted } from "../local/command";
 import { programDir } from "../local/program";
 import { Cluster, onLoopback } from "../local/supervisor";
+import { chosen, listed } from "./chosen";
 import { accidentDrill } from "./faults/accident";
 import { agentsDrill } from "./faults/agents";
 import { clientsDrill } from "./faults/bad-clients";
@@ -24,9 +25,7 @@ const drills: Readonly<Record<string, Drill>> = {
 
 const help = `npm run drill [-- [OPTION…] NAME…]   breaks a cluster on this machine on purpose and shows what still works
 
-${Object.entries(drills)
-  .map(([name, { title }]) => `  ${name.padEnd(10)} ${title}`)
-  .join("\n")}
+${listed(drills)}
 
   --json     one JSON object on standard output at the end, progress on standard error
   --help     show this
@@ -44,10 +43,7 @@ async function main(args: string[]): Promise<number> {
     console.log(help);
     return 0;
   }
-  const unknown = positionals.filter((name) => !Object.hasOwn(drills, name));
-  if (unknown.length > 0) {
-    throw new Error(`no drill is called ${unknown.join(", ")}: ${Object.keys(drills).join(", ")}`);
-  }
+  const wanted = chosen("drill", drills, positionals);
   const { json } = values;
   const cluster = new Cluster({
     dir: join(programDir, ".local", "drill"),
@@ -61,8 +57,7 @@ async function main(args: string[]): Promise<number> {
       await step.run(progress);
     }
     const shown: Record<string, Shown> = {};
-    for (const [name, drill] of Object.entries(drills)) {
-      if (positionals.length > 0 && !positionals.includes(name)) continue;
+    for (const [name, drill] of wanted) {
       progress(drill.title);
       shown[name] = await drill.run(cluster, (line) => progress(`${drill.title}: ${line}`));
       progress("");

@@ -37,12 +37,13 @@ interface Look {
 }
 
 /**
- * Waits until the servers are well by the product's own judgement (`assess`), for longer than autopilot takes from one
- * view of theirs to the next: a server that has just come back is in order for a moment in a view from before.
- * @returns seconds until the beginning of that time
+ * Waits until the servers are well by the product's own judgement (`assess`) and stay so for some seconds.
+ * @param seconds how long; longer than autopilot takes from one view of the servers to the next unless given, since a
+ *   server that has just come back is still well in autopilot's view from before
+ * @returns seconds until they became well
  * @throws after 120 s: what `assess` finds wrong
  */
-export async function healthy(cluster: Observed): Promise<number> {
+export async function healthy(cluster: Observed, seconds: number = passes.seconds): Promise<number> {
   const began = Date.now();
   const servers = names(cluster, "server");
   const judged = (looks: readonly Look[]): Verdict =>
@@ -57,7 +58,7 @@ export async function healthy(cluster: Observed): Promise<number> {
       verdict = judged(looks);
     }
     const since = first(looks).at;
-    if (verdict.ok && at - since > passes.seconds * 1000) return (since - began) / 1000;
+    if (verdict.ok && at - since > seconds * 1000) return (since - began) / 1000;
     if (!verdict.ok && at - began > 120_000) throw new Error(`the servers are not well: ${verdict.reasons.join("; ")}`);
     await sleep(100);
   }

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "timers/promises";
 
-/** What came of a stream of requests. */
+/** The outcome of a stream of requests. */
 export interface Tally {
   readonly total: number;
   readonly failed: number;
-  /** Why the first one failed, "" where none did. */
+  /** The reason of the first failure, "" where there was none. */
   readonly error: string;
-  /** Seconds that the slowest one took. */
+  /** Seconds that the slowest request took. */
   readonly slowest: number;
 }
 

@@ -11,7 +11,7 @@ export interface Member {
   readonly Tags: Readonly<Record<string, string>>;
 }
 
-/** What `npm start -- --check` asks of a running cluster; each throws where it is not so. */
+/** What `npm start -- --check` asks of a running cluster. Each step throws where the cluster is not as it should be. */
 export function checks(cluster: Cluster): Step[] {
   const agents = cluster.nodes.filter(({ role }) => role === "agent");
   const here = agents[0]?.name ?? "";
@@ -19,7 +19,7 @@ export function checks(cluster: Cluster): Step[] {
   const elsewhere = agents.at(-1);
   assert(there && elsewhere, "a cluster without agents cannot be checked");
   const service = `check-${process.pid}`;
-  // What one node does takes a moment to reach the others.
+  // A change at one node takes a moment to reach the others.
   const eventually = <T>(problem: string, attempt: () => Promise<T>) => cluster.until(problem, attempt, 20);
 
   return [
@@ -63,7 +63,7 @@ export function checks(cluster: Cluster): Step[] {
       },
     },
     {
-      title: `… and at ${elsewhere.name} over DNS`,
+      title: `The service is found at ${elsewhere.name} over DNS`,
       run: () =>
         eventually(`${service} has no address`, async () => {
           const [answer] = await lookup(elsewhere.address, `${service}.service.consul`, "A");

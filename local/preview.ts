@@ -1,13 +1,13 @@
 import { createPatch } from "diff";
-import { existsSync, readdirSync, readFileSync } from "fs";
+import { existsSync, readdirSync } from "fs";
 import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
 import { tokenUuid } from "../consul/secrets";
 import type { Seen } from "../policy/resources";
 import { Violation, violations } from "../policy/rules";
 import { runCommand } from "./command";
-import { expectedFile, snapshot } from "./expected";
-import { runFixture } from "./offline";
+import { committedText, expectedText } from "./expected";
+import { runFixture } from "./fixtures";
 import { render, yaml } from "./preview-text";
 import { programDir, Registered } from "./program";
 
@@ -55,10 +55,11 @@ export function asSeen({ type, name, urn, inputs, secretInputs, options }: Regis
 }
 
 /**
- * What the program would make for a stack, offline. `committed` is a snapshot to compare with.
- * @throws Error with one line where there is no such stack, SettingsError where its settings are wrong.
+ * What the program would make for a stack, without any provider.
+ * @param committed what to compare with: the text of test/expected unless given
+ * @throws Error with one line where there is no such stack, SettingsError where its settings are wrong
  */
-export async function preview(stack: string, committed = committedSnapshot(stack)): Promise<Preview> {
+export async function preview(stack: string, committed = committedText(stack)): Promise<Preview> {
   if (!existsSync(`${programDir}/Pulumi.${stack}.yaml`)) {
     const files = readdirSync(programDir).flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);
     throw new Error(`there is no Pulumi.${stack}.yaml; stacks with a file are ${files.sort().join(", ")}`);
@@ -70,7 +71,7 @@ export async function preview(stack: string, committed = committedSnapshot(stack
   const masked = (text: string) => [...hidden].reduce((shown, secret) => shown.replaceAll(secret, "[secret]"), text);
   const read = (json: string) =>
     (JSON.parse(json) as { resources: Shown[] }).resources.map((resource) => deep(readable(resource), masked) as Shown);
-  const resources = read(snapshot(run));
+  const resources = read(expectedText(run));
   return {
     stack,
     resources,
@@ -79,12 +80,7 @@ export async function preview(stack: string, committed = committedSnapshot(stack
   };
 }
 
-function committedSnapshot(stack: string): string | undefined {
-  const file = expectedFile(stack);
-  return existsSync(file) ? readFileSync(file, "utf8") : undefined;
-}
-
-/** Files as text: user data is a list of lines in the snapshot, the values of a Secret are base64. */
+/** A resource with its files as text: test/expected has user data as a list of lines, and values of a Secret in base64. */
 function readable(resource: Shown): Shown {
   const { userData, data } = resource.inputs;
   const inputs = { ...resource.inputs };

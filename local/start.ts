@@ -26,7 +26,7 @@ interface Result {
   readonly detail: string;
 }
 
-/** What is shown once the cluster is up. */
+/** What a person, or a program, is told once the cluster is up. */
 interface Overview {
   readonly members: readonly { name: string; role: string; address: string; status: string; pid: number | undefined }[];
   readonly ui: string;
@@ -95,7 +95,7 @@ function setting(given: string): [string, string] {
 }
 
 /**
- * Runs steps one after another and shows how far they are: a list that redraws itself on a terminal, else lines.
+ * Runs steps one after another and shows how far they are: in a list that redraws itself on a terminal, else in lines.
  * @throws at the first failure, where `stop` says so
  */
 async function perform(
@@ -120,7 +120,7 @@ async function perform(
         task.title = await attempt(step, (line) => (task.output = line));
       },
     }));
-    const { Listr } = await import("listr2"); // only here: others need not wait for it
+    const { Listr } = await import("listr2"); // loaded only where there is a terminal
     await new Listr(tasks, { exitOnError: stop, registerSignalListeners: false }).run();
     return results;
   }

@@ -5,39 +5,38 @@ import { parseArgs } from "util";
 import { interruption, runCommand } from "../../local/command";
 import { findConsul, wantedConsul } from "../../local/consul-binary";
 import { stackConfig } from "../../local/program";
+import { chosen, listed } from "../chosen";
 import { benchFailover } from "./failover";
 import { benchProgram } from "./program";
 import { benchScale } from "./scale";
 import { benchThroughput } from "./throughput";
 
 interface Bench {
-  readonly what: string;
+  readonly title: string;
   /** @returns Markdown */
   readonly run: () => Promise<string>;
 }
 
 const progress = (line: string) => console.error(`  ${line}`);
-const wanted = wantedConsul(stackConfig("local"));
-const consul = () => findConsul(wanted, { progress });
+const wantedBinary = wantedConsul(stackConfig("local"));
+const consul = () => findConsul(wantedBinary, { progress });
 
 const benches: Readonly<Record<string, Bench>> = {
-  program: { what: "what the program costs to load and run, per environment", run: () => benchProgram(progress) },
+  program: { title: "what the program costs to load and run, per environment", run: () => benchProgram(progress) },
   failover: {
-    what: "start, and loss of the leader, beside the Docker walk-through",
+    title: "start, and loss of the leader, beside the Docker walk-through",
     run: async () => benchFailover(await consul(), progress),
   },
   throughput: {
-    what: "requests per second, beside the Docker walk-through",
+    title: "requests per second, beside the Docker walk-through",
     run: async () => benchThroughput(await consul(), progress),
   },
-  scale: { what: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
+  scale: { title: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
 };
 
 const help = `npm run bench [-- [OPTION…] NAME…]   measures the program, and the clusters that it describes
 
-${Object.entries(benches)
-  .map(([name, { what }]) => `  ${name.padEnd(10)} ${what}`)
-  .join("\n")}
+${listed(benches)}
 
   --write    keep the results in lab/bench/results.md
   --help     show this
@@ -54,17 +53,13 @@ async function main(args: string[]): Promise<number> {
     console.log(help);
     return 0;
   }
-  const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
-  if (unknown.length > 0) {
-    throw new Error(`no bench is called ${unknown.join(", ")}: ${Object.keys(benches).join(", ")}`);
-  }
+  const wanted = chosen("bench", benches, positionals);
   // Every node has a process group of its own, and is killed when this process exits.
   void interruption().then(() => process.exit(130));
   process.setMaxListeners(0); // each cluster has a listener
-  for (const [name, { what, run }] of Object.entries(benches)) {
-    if (positionals.length > 0 && !positionals.includes(name)) continue;
+  for (const [name, { title, run }] of wanted) {
     const where = machine(); // beforehand: later the load is that of the bench itself
-    const section = `## ${name}: ${what}\n\n${await run()}\n\n${where}\n`;
+    const section = `## ${name}: ${title}\n\n${await run()}\n\n${where}\n`;
     console.log(`\n${section}`);
     if (values.write) keep(name, section);
   }
@@ -77,7 +72,7 @@ function machine(): string {
   const date = new Date().toISOString().slice(0, 10);
   return (
     `${date}: ${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${memory}, ${type()} ${release()}, ` +
-    `Node ${process.versions.node}, Consul ${wanted.version}; load before: ${(loadavg()[0] ?? 0).toFixed(1)}`
+    `Node ${process.versions.node}, Consul ${wantedBinary.version}; load before: ${(loadavg()[0] ?? 0).toFixed(1)}`
   );
 }
 

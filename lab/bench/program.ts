@@ -1,7 +1,7 @@
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
-import { environments, FixtureProviders, prodOutputs } from "../../local/offline";
+import { environments, FixtureProviders, prodOutputs } from "../../local/fixtures";
 import { programDir } from "../../local/program";
 import { quantile } from "../load";
 import { markdown, spreadOf } from "./contenders";

@@ -2,7 +2,8 @@ import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as pulumi from "@pulumi/pulumi";
 import { Cloud, Outcome } from "../../components/ecs/cloud";
 import { Registered } from "../../local/program";
-import { edit, FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
+import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
+import { edit } from "./edit";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));

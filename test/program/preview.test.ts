@@ -4,8 +4,8 @@ import { promisify } from "util";
 import { main, preview } from "../../local/preview";
 import { render } from "../../local/preview-text";
 import { programDir } from "../../local/program";
-import { committed, snapshot } from "../../local/expected";
-import { environments, runFixture } from "../../local/offline";
+import { committedText, expectedText } from "../../local/expected";
+import { environments, runFixture } from "../../local/fixtures";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]) {
@@ -80,7 +80,7 @@ describe("npm run preview", () => {
   });
 
   it("shows what is added, removed and changed against the committed resources, line by line", async () => {
-    const before = JSON.parse(committed("prod")) as {
+    const before = JSON.parse(committedText("prod") ?? "") as {
       resources: { urn: string; name: string; inputs: Record<string, unknown> }[];
     };
     before.resources = before.resources.filter(({ name }) => name !== "consul-sg");
@@ -99,7 +99,7 @@ describe("npm run preview", () => {
   });
 
   it("says so where nothing differs", async () => {
-    const now = snapshot(await runFixture("local"));
+    const now = expectedText(await runFixture("local"));
     match(render(await preview("local", now)), /^No difference to test\/expected\/local.json\.$/m);
   });
 
