@@ -1,5 +1,8 @@
 const tseslint = require("typescript-eslint");
 
+/** The program's folders in which no file is longer than 350 lines, and no function longer than 80. */
+const short = ["local/**", "lab/**", "policy/**", "tools/**"];
+
 module.exports = tseslint.config(
   { ignores: ["node_modules/", "bin/", "dist/", ".cache/", ".local/"] },
   ...tseslint.configs.strictTypeChecked,
@@ -30,5 +33,6 @@ module.exports = tseslint.config(
     rules: { "no-new": "off" },
   },
   { files: ["local/**", "lab/**", "tools/**", "test/**", "examples/*/app/**"], rules: { "no-console": "off" } },
+  { files: short, rules: { "max-lines": ["error", 350], "max-lines-per-function": ["error", 80] } },
   { files: ["**/*.js", "**/*.cjs", "**/*.mjs"], ...tseslint.configs.disableTypeChecked },
 );

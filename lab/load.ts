@@ -1,15 +1,12 @@
-import { createSocket, Socket } from "dgram";
-import { decode, encode } from "dns-packet";
 import { setTimeout as sleep } from "timers/promises";
-import { ports } from "../consul/config";
 
-/** What came of a stream of requests. */
+/** The outcome of a stream of requests. */
 export interface Tally {
   readonly total: number;
   readonly failed: number;
-  /** Why the first one failed, "" where none did. */
+  /** The reason of the first failure, "" where there was none. */
   readonly error: string;
-  /** Seconds that the slowest one took. */
+  /** Seconds that the slowest request took. */
   readonly slowest: number;
 }
 
@@ -41,9 +38,10 @@ export class Stream {
   }
 
   /**
-   * Waits for an attempt that succeeds and that was begun after a moment.
-   * @returns seconds from that moment to its end
-   * @throws where none does within so many seconds
+   * Waits for an attempt that began after a moment and succeeds.
+   * @param since the moment, in milliseconds of the clock
+   * @returns seconds from that moment to the end of the attempt
+   * @throws where no attempt succeeds within so many seconds
    */
   async succeeds(since: number, seconds = 60): Promise<number> {
     for (;;) {
@@ -65,14 +63,14 @@ export class Stream {
     return longest / 1000;
   }
 
-  /** Begins no more, and waits for what is under way. */
+  /** Begins no more attempts, and waits for those that are under way. */
   async stop(): Promise<Tally> {
     clearInterval(this.timer);
     await Promise.all(this.open);
     return this.tally();
   }
 
-  /** Of the attempts that were begun after one moment and have ended before another, all unless given. */
+  /** Of the attempts that began after one moment and ended before another; of all attempts unless given. */
   tally(from = 0, to = Infinity): Tally {
     const chosen = this.attempts.filter(({ began, ended }) => began >= from && ended < to);
     const failed = chosen.filter(({ error }) => error !== undefined);
@@ -85,54 +83,6 @@ export class Stream {
 export function reason(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
-}
-
-/** A stub resolver with one socket: it waits 2 s for an answer and asks once more, as a libc does. */
-export class Resolver {
-  private readonly socket: Socket = createSocket("udp4");
-  private readonly waiting = new Map<number, (answer: Buffer) => void>();
-  private id = 0;
-
-  constructor() {
-    // A dead server's machine says at once that the port is closed; the socket then has an error, no query does.
-    this.socket.on("error", () => undefined);
-    this.socket.on("message", (message) => this.waiting.get(message.readUInt16BE(0))?.(message));
-  }
-
-  /**
-   * @returns the addresses of a name, none where there is no such name
-   * @throws where the answer is an error (SERVFAIL) or there is none
-   */
-  async addresses(server: string, name: string): Promise<string[]> {
-    const answer = decode((await this.ask(server, name)) ?? (await this.ask(server, name)) ?? never(server, name));
-    const code = (answer.flags ?? 0) & 0xf;
-    if (code !== 0 && code !== 3) throw new Error(`${server} answers ${name} with DNS error ${code}`);
-    return (answer.answers ?? []).flatMap((record) => (record.type === "A" ? record.data : []));
-  }
-
-  close(): void {
-    this.socket.close();
-  }
-
-  private async ask(server: string, name: string): Promise<Buffer | undefined> {
-    const id = (this.id = (this.id + 1) % 0x10000);
-    const query = encode({ type: "query", id, questions: [{ type: "A", name }] });
-    let timer: NodeJS.Timeout | undefined;
-    try {
-      return await new Promise<Buffer | undefined>((answered) => {
-        timer = setTimeout(() => answered(undefined), 2000);
-        this.waiting.set(id, answered);
-        this.socket.send(query, ports.dns, server);
-      });
-    } finally {
-      clearTimeout(timer);
-      this.waiting.delete(id);
-    }
-  }
-}
-
-function never(server: string, name: string): never {
-  throw new Error(`no answer of ${server}:${ports.dns} for ${name}`);
 }
 
 /** @returns the value below which a share of the values is, the median unless given; NaN of none */

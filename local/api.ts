@@ -1,3 +1,6 @@
+import { ports } from "../consul/config";
+import type { ConsulNode } from "../consul/node";
+
 /** An answer of Consul's HTTP API that is not a success. */
 export class ApiError extends Error {
   constructor(
@@ -50,4 +53,18 @@ export class Api {
     const json = text !== "" && response.headers.get("content-type")?.startsWith("application/json") === true;
     return (json ? JSON.parse(text) : text) as T;
   }
+}
+
+/**
+ * The name of the server that calls itself the leader. What a follower says is not enough: for a while it names a
+ * leader that has just died.
+ * @throws AggregateError where no server leads
+ */
+export function leaderAmong(servers: readonly ConsulNode[]): Promise<string> {
+  const claims = servers.map(async ({ name, address }) => {
+    const leader = await new Api(`http://${address}:${ports.http}`, undefined, 1000).get<string>("status/leader");
+    if (leader !== `${address}:${ports.rpc}`) throw new Error(`${name} does not lead, it says "${leader}" does`);
+    return name;
+  });
+  return Promise.any(claims);
 }

@@ -1,8 +1,6 @@
 import assert from "assert/strict";
-import { createSocket } from "dgram";
-import { Answer, decode, encode } from "dns-packet";
-import { ports } from "../consul/config";
 import { ApiError } from "./api";
+import { lookup } from "./dns";
 import type { Cluster, Step } from "./supervisor";
 
 /** A member of the gossip pool as the API gives it; status 1 is alive. */
@@ -13,21 +11,7 @@ export interface Member {
   readonly Tags: Readonly<Record<string, string>>;
 }
 
-/** Asks a node's DNS over UDP. @throws where there is no answer within 2 s */
-export function lookup(address: string, name: string, type: "A" | "SRV"): Promise<Answer[]> {
-  const socket = createSocket("udp4");
-  return new Promise<Answer[]>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer of ${address}:${ports.dns} for ${name}`)), 2000);
-    socket.once("error", reject);
-    socket.once("message", (message) => {
-      clearTimeout(timer);
-      resolve(decode(message).answers ?? []);
-    });
-    socket.send(encode({ type: "query", id: 1, questions: [{ type, name }] }), ports.dns, address);
-  }).finally(() => socket.close());
-}
-
-/** What `npm start -- --check` asks of a running cluster; each throws where it is not so. */
+/** What `npm start -- --check` asks of a running cluster. Each step throws where the cluster is not as it should be. */
 export function checks(cluster: Cluster): Step[] {
   const agents = cluster.nodes.filter(({ role }) => role === "agent");
   const here = agents[0]?.name ?? "";
@@ -35,7 +19,7 @@ export function checks(cluster: Cluster): Step[] {
   const elsewhere = agents.at(-1);
   assert(there && elsewhere, "a cluster without agents cannot be checked");
   const service = `check-${process.pid}`;
-  // What one node does takes a moment to reach the others.
+  // A change at one node takes a moment to reach the others.
   const eventually = <T>(problem: string, attempt: () => Promise<T>) => cluster.until(problem, attempt, 20);
 
   return [
@@ -79,7 +63,7 @@ export function checks(cluster: Cluster): Step[] {
       },
     },
     {
-      title: `… and at ${elsewhere.name} over DNS`,
+      title: `The service is found at ${elsewhere.name} over DNS`,
       run: () =>
         eventually(`${service} has no address`, async () => {
           const [answer] = await lookup(elsewhere.address, `${service}.service.consul`, "A");

@@ -2,13 +2,16 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from "fs";
 import { basename, join, relative } from "path";
 import { parseArgs } from "util";
 import { stringify } from "yaml";
-import { LocalNode, localLayout } from "../components/local/nodes";
+import { localLayout } from "../components/local/nodes";
 import { AclObject } from "../consul/acl";
-import { readScript } from "../consul/scripts";
 import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
 import { leaderProbe, podLayout } from "../consul/pod/pod";
-import { programDir, runProgram, stackConfig } from "./program";
+import { readScript } from "../consul/scripts";
+import { runCommand } from "./command";
+import { wantedConsul } from "./consul-binary";
+import { describeCluster, Description } from "./description";
+import { programDir, stackConfig } from "./program";
 import { LocalProviders } from "./providers";
 import { onLoopback } from "./supervisor";
 
@@ -20,15 +23,9 @@ Then, in its directory: docker compose up --wait. The UI is on http://127.0.0.1:
   --subnet A.B.C    network of the containers, a /24; 172.28.5 unless given
   --reset           forget the keys of earlier times (and \`docker compose down --volumes\` the data that goes with them)`;
 
-/** A node as the program describes it for this machine, and what it applies to the ACL system. */
-interface Described {
-  readonly node: ConsulNode;
-  readonly acl: readonly AclObject[];
-}
-
 /**
- * The same node in a container: a node is text, so where it says a directory or an address of this machine, say the
- * container's. Its certificate goes on naming the old address; nodes check each other by server.<datacenter>.consul.
+ * The same node in a container. A node is text: the directories and the address of this machine in it are replaced by
+ * the container's. Its certificate still names the old address; nodes check each other by server.<datacenter>.consul.
  */
 export function inContainer(node: ConsulNode, prefix: string, subnet: string): ConsulNode {
   const local = localLayout(node.name);
@@ -43,48 +40,46 @@ export function inContainer(node: ConsulNode, prefix: string, subnet: string): C
 export interface Project {
   /** What goes into compose.yaml. */
   readonly compose: Record<string, unknown>;
-  /** What it refers to; paths are relative to it. */
+  /** The files that compose.yaml refers to; their paths are relative to it. */
   readonly files: readonly ConsulFile[];
 }
 
-/** A Compose project of nodes that are in containers already, and of a job that puts policies and tokens in place. */
-export function composeProject(
-  nodes: readonly ConsulNode[],
-  acl: readonly AclObject[],
-  { version, subnet, managementToken }: { version: string; subnet: string; managementToken: string },
-): Project {
-  const image = `hashicorp/consul:${version}`;
-  const servers = nodes.filter(({ role }) => role === "server");
-  const [first] = servers;
-  const files: ConsulFile[] = [];
-  const configs: Record<string, object> = {};
-  const secrets: Record<string, object> = {};
-  const http = ({ address }: ConsulNode) => `http://${address}:${ports.http}`;
+/** What compose.yaml says of every container. */
+const common = {
+  init: true,
+  user: `${podLayout.user}:${podLayout.group}`,
+  read_only: true,
+  tmpfs: ["/tmp"],
+  cap_drop: ["ALL"],
+  security_opt: ["no-new-privileges:true"],
+};
 
-  /** Puts files beside compose.yaml and gives back what a service says to have them, each at its own path. */
-  const mounted = (owner: string, list: readonly ConsulFile[]) => {
+const url = ({ address }: ConsulNode) => `http://${address}:${ports.http}`;
+
+/** The files of all containers: beside compose.yaml, and as its top-level configs and secrets. */
+class Mounts {
+  readonly files: ConsulFile[] = [];
+  readonly configs: Record<string, object> = {};
+  readonly secrets: Record<string, object> = {};
+
+  /** Adds the files of one container. @returns what its service says to have each of them at its own path */
+  add(owner: string, files: readonly ConsulFile[]): object {
     const refer = (secret: boolean) =>
-      list
-        .filter((file) => file.secret === secret)
-        .map(({ path, content, mode }) => {
-          const source = `${owner}-${basename(path)}`.replace(/[^a-zA-Z0-9._-]/g, "-");
-          const file = `${secret ? "secrets" : "configs"}/${source}`;
-          files.push({ path: file, content, mode, secret });
-          (secret ? secrets : configs)[source] = { file: `./${file}` };
-          return { source, target: path };
-        });
+      files.filter((file) => file.secret === secret).map((file) => this.mounted(owner, file));
     return { configs: refer(false), secrets: refer(true) };
-  };
-  const common = {
-    image,
-    init: true,
-    user: `${podLayout.user}:${podLayout.group}`,
-    read_only: true,
-    tmpfs: ["/tmp"],
-    cap_drop: ["ALL"],
-    security_opt: ["no-new-privileges:true"],
-  };
-  const service = (node: ConsulNode) => ({
+  }
+
+  private mounted(owner: string, { path: target, content, mode, secret }: ConsulFile) {
+    const source = `${owner}-${basename(target)}`.replace(/[^a-zA-Z0-9._-]/g, "-");
+    const path = `${secret ? "secrets" : "configs"}/${source}`;
+    this.files.push({ path, content, mode, secret });
+    (secret ? this.secrets : this.configs)[source] = { file: `./${path}` };
+    return { source, target };
+  }
+}
+
+function nodeService(node: ConsulNode, published: boolean, mounts: Mounts): object {
+  return {
     ...common,
     hostname: node.name,
     entrypoint: [...node.command],
@@ -93,46 +88,68 @@ export function composeProject(
     stop_grace_period: "30s",
     networks: { consul: { ipv4_address: node.address } },
     volumes: [`${node.name}-data:${podLayout.dataDir}`],
-    ...mounted(node.name, node.files),
+    ...mounts.add(node.name, node.files),
     healthcheck: {
-      test: ["CMD", ...leaderProbe(http(node))],
+      test: ["CMD", ...leaderProbe(url(node))],
       interval: "5s",
       timeout: "5s",
       retries: 3,
       start_period: "60s",
     },
-    ...(node === first ? { ports: [`127.0.0.1:${ports.http}:${ports.http}`] } : {}),
-    // An agent gets its certificate with its token: it has one once the job has been.
+    ...(published ? { ports: [`127.0.0.1:${ports.http}:${ports.http}`] } : {}),
+    // An agent gets its certificate with its token, and has a token once the job below is done.
     ...(node.role === "agent" ? { depends_on: { acl: { condition: "service_completed_successfully" } } } : {}),
-  });
-  const job = {
+  };
+}
+
+/** The job that puts policies and tokens in place. */
+function aclJob(
+  servers: readonly ConsulNode[],
+  acl: readonly AclObject[],
+  managementToken: string,
+  mounts: Mounts,
+): object {
+  const script = { path: "/acl/acl.sh", mode: "0644", content: readScript("scripts/acl.sh"), secret: false };
+  const token = { path: "/run/secrets/management-token", mode: "0600", content: `${managementToken}\n`, secret: true };
+  const objects = acl.map(({ file, content }) => ({
+    path: `/acl/objects/${file}`,
+    mode: "0600",
+    content,
+    secret: true,
+  }));
+  return {
     ...common,
-    entrypoint: ["/bin/sh", "/acl/acl.sh", "/acl/objects"],
+    entrypoint: ["/bin/sh", script.path, "/acl/objects"],
     command: [],
     restart: "on-failure",
     networks: ["consul"],
-    environment: {
-      CONSUL_HTTP_ADDR: servers.map(http).join(" "),
-      CONSUL_HTTP_TOKEN_FILE: "/run/secrets/management-token",
-    },
+    environment: { CONSUL_HTTP_ADDR: servers.map(url).join(" "), CONSUL_HTTP_TOKEN_FILE: token.path },
     depends_on: Object.fromEntries(servers.map(({ name }) => [name, { condition: "service_healthy" }])),
-    ...mounted("acl", [
-      { path: "/acl/acl.sh", mode: "0644", content: readScript("scripts/acl.sh"), secret: false },
-      { path: "/run/secrets/management-token", mode: "0600", content: `${managementToken}\n`, secret: true },
-      ...acl.map(({ file, content }) => ({ path: `/acl/objects/${file}`, mode: "0600", content, secret: true })),
-    ]),
+    ...mounts.add("acl", [script, token, ...objects]),
   };
-  const services = { ...Object.fromEntries(nodes.map((node) => [node.name, service(node)])), acl: job };
+}
+
+/** A Compose project of nodes that are in containers already, and of a job that puts policies and tokens in place. */
+export function composeProject(
+  { nodes, acl, managementToken }: Pick<Description, "nodes" | "acl" | "managementToken">,
+  version: string,
+  subnet: string,
+): Project {
+  const image = `hashicorp/consul:${version}`;
+  const mounts = new Mounts();
+  const servers = nodes.filter(({ role }) => role === "server");
+  const services = nodes.map((node) => [node.name, { image, ...nodeService(node, node === servers[0], mounts) }]);
+  const job = { image, ...aclJob(servers, acl, managementToken, mounts) };
   return {
     compose: {
       name: "consul",
-      services,
+      services: { ...Object.fromEntries(services), acl: job } as Record<string, object>,
       networks: { consul: { ipam: { config: [{ subnet: `${subnet}.0/24` }] } } },
       volumes: Object.fromEntries(nodes.map(({ name }) => [`${name}-data`, {}])),
-      configs,
-      secrets,
+      configs: mounts.configs,
+      secrets: mounts.secrets,
     },
-    files,
+    files: mounts.files,
   };
 }
 
@@ -174,18 +191,9 @@ export async function main(args: string[], write: (text: string) => void): Promi
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const prefix = "127.22.0";
   const config = { ...stackConfig("local"), ...onLoopback(prefix, 3, 1) };
-  const providers = new LocalProviders(join(dir, "state.json"));
-  const run = await runProgram("local", config, providers);
-  providers.save();
-  const described = run.resources
-    .filter(({ type }) => type === LocalNode.type)
-    .map(({ inputs }) => inputs as unknown as Described);
-  const order = ({ node }: Described) => (node.role === "server" ? 0 : 1);
-  const nodes = described.sort((a, b) => order(a) - order(b)).map(({ node }) => inContainer(node, prefix, subnet));
-  // Every server has the same policies and tokens: any one will do.
-  const acl = described.find(({ node }) => node.role === "server")?.acl ?? [];
-  const managementToken = String(run.outputs.managementToken?.value);
-  writeProject(dir, composeProject(nodes, acl, { version: config["consul:version"] ?? "", subnet, managementToken }));
+  const described = await describeCluster("local", config, new LocalProviders(join(dir, "state.json")));
+  const nodes = described.nodes.map((node) => inContainer(node, prefix, subnet));
+  writeProject(dir, composeProject({ ...described, nodes }, wantedConsul(config).version, subnet));
   const shown = relative(process.cwd(), dir) || ".";
   write(`${shown}/compose.yaml: ${nodes.map(({ name, address }) => `${name} ${address}`).join(", ")}
   cd ${shown} && docker compose up --wait
@@ -195,8 +203,8 @@ export async function main(args: string[], write: (text: string) => void): Promi
 }
 
 if (require.main === module) {
-  main(process.argv.slice(2), (text) => process.stdout.write(text)).catch((error: unknown) => {
-    process.stderr.write(`compose: ${(error as Error).message}\n`);
-    process.exitCode = 1;
+  runCommand("compose", async (args) => {
+    await main(args, (text) => process.stdout.write(text));
+    return 0;
   });
 }

@@ -15,7 +15,17 @@ export interface Wanted {
   readonly downloadSha256: string;
 }
 
-/** What finding a binary depends on besides what is wanted; a test has its own. */
+/** The Consul that a stack's settings ask for. @param config every setting: key to text */
+export function wantedConsul(config: Readonly<Record<string, string>>): Wanted {
+  const setting = (key: keyof Wanted) => config[`consul:${key}`] ?? "";
+  return {
+    version: setting("version"),
+    downloadMirror: setting("downloadMirror"),
+    downloadSha256: setting("downloadSha256"),
+  };
+}
+
+/** What finding a binary depends on besides what is wanted; tests have other surroundings. */
 export interface Surroundings {
   readonly env: NodeJS.ProcessEnv;
   readonly progress: (line: string) => void;
@@ -26,7 +36,7 @@ export interface Surroundings {
 }
 
 /**
- * Finds a Consul of exactly the wanted version: CONSUL_BIN, else PATH, else one that an earlier start got, else the
+ * Finds a Consul of exactly the wanted version: CONSUL_BIN, else PATH, else the one that an earlier start kept, else the
  * official release, else a build with Go.
  *
  * @returns the absolute path of the binary
@@ -84,7 +94,8 @@ async function mustBe(binary: string, what: string, version: string): Promise<vo
   throw new Error(`${what} is Consul ${found}, the settings want ${version} (consul:version): set CONSUL_BIN to that`);
 }
 
-function findOnPath(name: string, path: string): string | undefined {
+/** The first executable file of that name in the directories of PATH. */
+export function findOnPath(name: string, path = process.env.PATH ?? ""): string | undefined {
   const candidates = path.split(delimiter).map((directory) => join(directory, name));
   return candidates.find((file) => {
     try {
@@ -109,7 +120,7 @@ async function download(
   let wantedSum: string | undefined;
   try {
     const sums = await fetched(`${base}/consul_${version}_SHA256SUMS`, timeout, () => undefined);
-    // The setting's checksum is of the servers' zip, which is Linux on their architecture.
+    // The setting has the checksum of the servers' zip: for Linux on amd64.
     const own = process.platform === "linux" && architecture === "amd64" ? downloadSha256 : "";
     wantedSum = own || lineFor(zip, Buffer.from(sums).toString());
     if (wantedSum === undefined) throw new Error(`its SHA256SUMS has no line for ${zip}`);
@@ -135,7 +146,7 @@ function lineFor(file: string, sums: string): string | undefined {
     .find(([, name]) => name === file)?.[0];
 }
 
-/** A body, with a time limit for the answer and between two pieces of it, not for the whole. */
+/** The body of an answer. The time limit is for the first piece and between two pieces, not for the whole. */
 async function fetched(url: string, timeout: number, progress: (share: string) => void): Promise<Uint8Array> {
   const controller = new AbortController();
   const abort = () => controller.abort(new Error(`no answer within ${timeout / 1000} s`));

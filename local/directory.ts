@@ -1,21 +1,23 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { dirname, join } from "path";
 import { setTimeout as sleep } from "timers/promises";
+import type { AclObject } from "../consul/acl";
 import { ConsulNode, stableJson } from "../consul/node";
 import { identity, ProcessId } from "./processes";
 
-/** Who runs in a directory: the next one there looks whether any of them is left. */
+/** The processes that run in a directory: the next supervisor there looks whether any of them is left. */
 interface RunFile {
   readonly supervisor: ProcessId;
   readonly nodes: Readonly<Record<string, ProcessId>>;
 }
 
-/** The directory of one cluster: keys, files, data and logs, and the word of who runs in it. */
+/** The directory of one cluster: keys, files, data and logs, and a note of the processes that run in it. */
 export class RunDirectory {
   readonly stateFile: string;
   /** Has the management token; mode 0600. */
   readonly tokenFile: string;
   readonly caFile: string;
+  private readonly aclDirectory: string;
   private readonly runFile: string;
   private claimed = false;
 
@@ -23,6 +25,7 @@ export class RunDirectory {
     this.stateFile = join(path, "state.json");
     this.tokenFile = join(path, "management-token");
     this.caFile = join(path, "ca.pem");
+    this.aclDirectory = join(path, "acl-objects");
     this.runFile = join(path, "run.json");
   }
 
@@ -67,7 +70,9 @@ export class RunDirectory {
 
   /** Deletes what starts in this directory have made, and nothing else that may be in it. */
   forget(): void {
-    for (const file of [this.stateFile, this.tokenFile, this.caFile]) rmSync(file, { force: true });
+    for (const path of [this.stateFile, this.tokenFile, this.caFile, this.aclDirectory]) {
+      rmSync(path, { recursive: true, force: true });
+    }
     for (const name of readdirSync(this.path)) {
       if (existsSync(join(this.path, name, "keys"))) rmSync(join(this.path, name), { recursive: true });
     }
@@ -82,7 +87,7 @@ export class RunDirectory {
     const data = join(this.path, node.name, "data");
     const keysFile = join(this.path, node.name, "keys");
     const before = existsSync(keysFile) ? readFileSync(keysFile, "utf8") : undefined;
-    // Data without a note of its keys was put there by somebody, as when a hand-made agent's is taken over.
+    // Data without a note of its keys is somebody's own, such as that of a hand-made agent which is taken over.
     if (before !== undefined && before !== keys && existsSync(data) && readdirSync(data).length > 0) {
       throw new Error(
         `${data} was written with other keys than those in ${this.stateFile}: ` +
@@ -100,7 +105,15 @@ export class RunDirectory {
     }
   }
 
-  /** A node's own data, files and log. */
+  /** Writes policies and tokens in place of those of last time; for this user alone, since tokens are secret. @returns where */
+  writeAcl(objects: readonly AclObject[]): string {
+    rmSync(this.aclDirectory, { recursive: true, force: true });
+    mkdirSync(this.aclDirectory, { mode: 0o700 });
+    for (const { file, content } of objects) writeFileSync(join(this.aclDirectory, file), content, { mode: 0o600 });
+    return this.aclDirectory;
+  }
+
+  /** Deletes a node's data, files and log. */
   wipe(node: string): void {
     rmSync(join(this.path, node), { recursive: true, force: true });
   }

@@ -1,19 +1,32 @@
-import { readFileSync, writeFileSync } from "fs";
+import { existsSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
+import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
+import { runCommand } from "./command";
+import { environments, runFixture } from "./fixtures";
 import { programDir, ProgramRun, Registered } from "./program";
-import { environments, runFixture } from "./offline";
 
-/** The committed resources of one environment. */
-export function expectedFile(environment: string): string {
+const help = `npm run expected   writes test/expected/ anew: what the program makes of each stack file
+
+Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
+tests compare with them.`;
+
+/** The file with the committed resources of one environment. */
+function expectedFile(environment: string): string {
   return join(programDir, "test", "expected", `${environment}.json`);
 }
 
+/** The committed resources of one environment, as `expectedText` gives them; undefined where there are none. */
+export function committedText(environment: string): string | undefined {
+  const file = expectedFile(environment);
+  return existsSync(file) ? readFileSync(file, "utf8") : undefined;
+}
+
 /**
- * A run of the program as text that is compared with the committed one: every resource with its inputs and options,
- * the outputs, and user data readable. Secret values are in it, but they are the fixtures'.
+ * A run of the program as text, to be compared with the committed text: every resource with its inputs and options,
+ * the outputs, and user data readable. Secret values are in it: those of made-up providers.
  */
-export function snapshot(run: ProgramRun): string {
+export function expectedText(run: ProgramRun): string {
   // Days from today are another number tomorrow.
   const outputs = { ...run.outputs, daysLeft: undefined };
   return stableJson({
@@ -44,22 +57,18 @@ function readable(inputs: Record<string, unknown>): Record<string, unknown> {
   return { ...inputs, userData: text.split("\n") };
 }
 
-export function committed(environment: string): string {
-  return readFileSync(expectedFile(environment), "utf8");
-}
-
-/** `npm run expected`: writes what the program makes now. The difference is for the reviewer. */
-async function renew(): Promise<void> {
+async function main(args: string[]): Promise<number> {
+  const { values } = parseArgs({ args, options: { help: { type: "boolean", short: "h", default: false } } });
+  if (values.help) {
+    console.log(help);
+    return 0;
+  }
   for (const environment of environments) {
-    const text = snapshot(await runFixture(environment));
+    const text = expectedText(await runFixture(environment));
     writeFileSync(expectedFile(environment), text);
     console.log(`test/expected/${environment}.json: ${String(text.split("\n").length)} lines`);
   }
+  return 0;
 }
 
-if (require.main === module) {
-  renew().catch((error: unknown) => {
-    console.error(error);
-    process.exitCode = 1;
-  });
-}
+if (require.main === module) runCommand("expected", main);

@@ -1,30 +1,34 @@
 import { createPatch } from "diff";
-import { existsSync, readdirSync, readFileSync } from "fs";
+import { existsSync, readdirSync } from "fs";
 import { parseArgs } from "util";
-import { stringify } from "yaml";
 import { stableJson } from "../consul/node";
 import { tokenUuid } from "../consul/secrets";
-import { Seen, Violation, violations } from "../policy/rules";
-import { expectedFile, snapshot } from "./expected";
-import { runFixture } from "./offline";
+import type { Seen } from "../policy/resources";
+import { Violation, violations } from "../policy/rules";
+import { runCommand } from "./command";
+import { committedText, expectedText } from "./expected";
+import { runFixture } from "./fixtures";
+import { render, yaml } from "./preview-text";
 import { programDir, Registered } from "./program";
 
-const usage = `npm run preview -- STACK [--brief] [--json]
+const usage = `npm run preview -- STACK [OPTION…]
 
 Every resource that the program would make for STACK (Pulumi.STACK.yaml), the difference to what is committed in
 test/expected, and what the policy pack says. Needs no account and no network: ids and keys are made up, secrets masked.
 
-  --brief  names and options only, without inputs
+  --full   with the inputs of every resource: its files
   --json   the same as JSON
+  --help   show this
 Exit code: 0, 1 where the policy pack refuses something, 2 where the stack or its settings are wrong.
+Colours are for a terminal, unless NO_COLOR is set.
 `;
 
-/** A resource as the snapshots have it. */
-interface Shown {
+/** A resource as test/expected has it. */
+export interface Shown {
   readonly urn: string;
   readonly type: string;
   readonly name: string;
-  /** Those of local/program.ts that are set. */
+  /** The options of local/program.ts that are set. */
   readonly options: Partial<Registered["options"]>;
   readonly inputs: Readonly<Record<string, unknown>>;
 }
@@ -51,10 +55,11 @@ export function asSeen({ type, name, urn, inputs, secretInputs, options }: Regis
 }
 
 /**
- * What the program would make for a stack, offline. `committed` is a snapshot to compare with.
- * @throws Error with one line where there is no such stack, SettingsError where its settings are wrong.
+ * What the program would make for a stack, without any provider.
+ * @param committed what to compare with: the text of test/expected unless given
+ * @throws Error with one line where there is no such stack, SettingsError where its settings are wrong
  */
-export async function preview(stack: string, committed = committedSnapshot(stack)): Promise<Preview> {
+export async function preview(stack: string, committed = committedText(stack)): Promise<Preview> {
   if (!existsSync(`${programDir}/Pulumi.${stack}.yaml`)) {
     const files = readdirSync(programDir).flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);
     throw new Error(`there is no Pulumi.${stack}.yaml; stacks with a file are ${files.sort().join(", ")}`);
@@ -66,7 +71,7 @@ export async function preview(stack: string, committed = committedSnapshot(stack
   const masked = (text: string) => [...hidden].reduce((shown, secret) => shown.replaceAll(secret, "[secret]"), text);
   const read = (json: string) =>
     (JSON.parse(json) as { resources: Shown[] }).resources.map((resource) => deep(readable(resource), masked) as Shown);
-  const resources = read(snapshot(run));
+  const resources = read(expectedText(run));
   return {
     stack,
     resources,
@@ -75,12 +80,7 @@ export async function preview(stack: string, committed = committedSnapshot(stack
   };
 }
 
-function committedSnapshot(stack: string): string | undefined {
-  const file = expectedFile(stack);
-  return existsSync(file) ? readFileSync(file, "utf8") : undefined;
-}
-
-/** Files as text: user data is a list of lines in the snapshot, the values of a Secret are base64. */
+/** A resource with its files as text: test/expected has user data as a list of lines, and values of a Secret in base64. */
 function readable(resource: Shown): Shown {
   const { userData, data } = resource.inputs;
   const inputs = { ...resource.inputs };
@@ -114,63 +114,21 @@ function compare(committed: readonly Shown[], now: readonly Shown[]): Difference
   });
 }
 
-/** What a resource waits for without taking anything from it: the chain of servers, for one. */
-function explicit({ dependsOn = [], inputDependencies = {} }: Shown["options"]): string[] {
-  const implied = new Set(Object.values(inputDependencies).flat());
-  const others = dependsOn.filter((urn) => !implied.has(urn)).map((urn) => urn.split("::").at(-1));
-  return others.length > 0 ? [`after ${others.join(" and ")}`] : [];
-}
-
-const yaml = (value: unknown) => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false }).trimEnd();
-const shortType = (type: string) => type.replace(/^([^:]+):(?:.*[:/])?([^:/]+)$/, "$1 $2");
-const urnName = (urn: string) =>
-  `${urn.split("::").at(-1) ?? urn} (${shortType(urn.split("::")[2]?.split("$").at(-1) ?? "")})`;
-
-/** The preview for a person. */
-export function render({ stack, resources, differences, violations }: Preview, brief: boolean): string {
-  const lines = [`${stack}: ${resources.length} resources, in the tree that they form`, ""];
-  const urns = new Set(resources.map(({ urn }) => urn));
-  const children = (parent: string | undefined) =>
-    resources.filter(({ options }) => (urns.has(options.parent ?? "") ? options.parent : undefined) === parent);
-  const list = (parent: string | undefined, indent: string) => {
-    for (const { urn, type, name, options, inputs } of children(parent)) {
-      const notes = [...(options.protect ? ["protected"] : []), ...explicit(options)];
-      lines.push(`${indent}${name} (${[shortType(type), ...notes].join(", ")})`);
-      if (!brief && Object.keys(inputs).length > 0) lines.push(yaml(inputs).replace(/^(?=.)/gm, `${indent}    | `));
-      list(urn, `${indent}  `);
-    }
-  };
-  list(undefined, "");
-  lines.push("", ...differencesText(), "", ...violationsText());
-  return lines.join("\n") + "\n";
-
-  function differencesText(): string[] {
-    if (!differences) return [`Nothing is committed for ${stack} to compare with.`];
-    if (differences.length === 0) return [`No difference to test/expected/${stack}.json.`];
-    const sign = { added: "+", removed: "-", changed: "~" };
-    return [
-      `Differences to test/expected/${stack}.json (accept them with: npm run expected):`,
-      ...differences.flatMap(({ urn, change, lines: changed }) => [
-        `  ${sign[change]} ${urnName(urn)} ${change}`,
-        ...changed.map((line) => `      ${line}`),
-      ]),
-    ];
-  }
-
-  function violationsText(): string[] {
-    if (violations.length === 0) return ["The policy pack has no objection."];
-    return [
-      `The policy pack refuses this, for ${violations.length} reasons:`,
-      ...violations.map(({ rule, urn, message }) => `  ${rule}: ${urn ? `${urnName(urn)} ` : ""}${message}`),
-    ];
-  }
-}
-
-/** @returns the exit code */
-export async function main(args: string[], write: (text: string) => void, complain: (text: string) => void) {
+/**
+ * @param write takes the result
+ * @param complain takes what is wrong, where there is no result
+ * @param colours whether the result has colours
+ * @returns the exit code
+ */
+export async function main(
+  args: string[],
+  write: (text: string) => void,
+  complain: (text: string) => void,
+  colours = false,
+): Promise<number> {
   try {
     const options = {
-      brief: { type: "boolean" },
+      full: { type: "boolean" },
       json: { type: "boolean" },
       help: { type: "boolean", short: "h" },
     } as const;
@@ -184,7 +142,7 @@ export async function main(args: string[], write: (text: string) => void, compla
       throw new Error(`one stack is needed, such as: npm run preview -- prod`);
     }
     const result = await preview(stack);
-    write(values.json ? stableJson(result) : render(result, values.brief ?? false));
+    write(values.json ? stableJson(result) : render(result, { full: values.full ?? false, colours }));
     return result.violations.length > 0 ? 1 : 0;
   } catch (error) {
     complain(`preview: ${(error as Error).message}\n`);
@@ -193,9 +151,8 @@ export async function main(args: string[], write: (text: string) => void, compla
 }
 
 if (require.main === module) {
-  void main(
-    process.argv.slice(2),
-    (text) => process.stdout.write(text),
-    (text) => process.stderr.write(text),
-  ).then((code) => (process.exitCode = code));
+  const { stdout, stderr } = process;
+  const write = (text: string) => void stdout.write(text);
+  const complain = (text: string) => void stderr.write(text);
+  runCommand("preview", (args) => main(args, write, complain, stdout.isTTY && stdout.hasColors()));
 }

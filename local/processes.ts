@@ -7,20 +7,20 @@ import { setTimeout as sleep } from "timers/promises";
 import { ports } from "../consul/config";
 import type { ConsulNode } from "../consul/node";
 
-/** A process, and what tells it from a later one with the same number. */
+/** A process, and what distinguishes it from a later process with the same number. */
 export interface ProcessId {
   readonly pid: number;
   readonly identity: string;
 }
 
-/** When a process was started, and as what; undefined where there is no such process any more. */
+/** When a process was started, and its command line; undefined where there is no such process any more. */
 export function identity(pid: number): string | undefined {
   if (process.platform !== "linux") {
     const { stdout } = spawnSync("ps", ["-o", "lstart=,command=", "-p", String(pid)], { encoding: "utf8" });
     return stdout.trim() || undefined;
   }
   try {
-    // The name in parentheses may hold anything; behind it come the state and, as the 22nd field, the start time.
+    // The name in parentheses may hold anything. The state follows it and, as the 22nd field, the start time.
     const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
       .replace(/^.*\) /s, "")
       .split(" ");
@@ -31,13 +31,13 @@ export function identity(pid: number): string | undefined {
   }
 }
 
-/** A node's process. */
+/** The process of a node. */
 export class NodeProcess {
   readonly id: ProcessId;
-  /** How it ended, such as "status 1" or "SIGKILL"; never rejected. */
+  /** How the process ended, such as "status 1" or "SIGKILL"; never rejected. */
   readonly ended: Promise<string>;
 
-  /** @throws where it cannot be started */
+  /** @throws where the process cannot be started */
   constructor(binary: string, args: readonly string[], directory: string, logFile: string) {
     const log = openSync(logFile, "a", 0o600);
     // A group of its own: the terminal's Ctrl-C reaches the supervisor alone, which then stops the nodes.
@@ -62,7 +62,7 @@ export class NodeProcess {
   }
 }
 
-/** Sends a signal, wakes the process in case it is frozen, and waits until it is gone: 10 s, then it is killed. */
+/** Sends a signal, wakes the process in case it is frozen, and waits until the process is gone; after 10 s it is killed. */
 export async function end(child: ChildProcess, ended: Promise<unknown>, signal: NodeJS.Signals): Promise<void> {
   child.kill(signal);
   child.kill("SIGCONT");
@@ -71,7 +71,7 @@ export async function end(child: ChildProcess, ended: Promise<unknown>, signal: 
   clearTimeout(late);
 }
 
-/** @throws one line, where a node's address is not this machine's, or one of its ports is taken */
+/** @throws one line, where a node's address is none of this machine, or one of the node's ports is taken */
 export async function assertFree(nodes: readonly ConsulNode[]): Promise<void> {
   const addresses = nodes.map(({ address }) => address).join(" ");
   await Promise.all(nodes.flatMap(attempts));
@@ -103,7 +103,11 @@ export async function assertFree(nodes: readonly ConsulNode[]): Promise<void> {
   }
 }
 
-/** Tries until it works, every 50 ms. @throws what `failed` makes of the last problem, once it makes something of it */
+/**
+ * Tries until an attempt works, every 50 ms.
+ * @param failed is asked after each failure: gives an error where there is no point in trying again
+ * @throws that error
+ */
 export async function untilDone<T>(
   attempt: () => Promise<T>,
   failed: (problem: Error) => Error | undefined,

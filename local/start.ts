@@ -3,6 +3,7 @@ import { join } from "path";
 import { parseArgs } from "util";
 import { ports } from "../consul/config";
 import { checks, Member } from "./check";
+import { aligned, runCommand, untilInterrupted } from "./command";
 import { programDir } from "./program";
 import { Cluster, Step } from "./supervisor";
 
@@ -25,7 +26,7 @@ interface Result {
   readonly detail: string;
 }
 
-/** What is shown once the cluster is up. */
+/** What a person, or a program, is told once the cluster is up. */
 interface Overview {
   readonly members: readonly { name: string; role: string; address: string; status: string; pid: number | undefined }[];
   readonly ui: string;
@@ -34,8 +35,9 @@ interface Overview {
   readonly startSeconds: number;
 }
 
-async function main(): Promise<number> {
+async function main(args: string[]): Promise<number> {
   const { values } = parseArgs({
+    args,
     options: {
       check: { type: "boolean", default: false },
       reset: { type: "boolean", default: false },
@@ -59,38 +61,31 @@ async function main(): Promise<number> {
     onCrash: (reason) => console.error(reason),
   });
 
-  const interrupted = new Promise<NodeJS.Signals>((signalled) => {
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, signalled);
-    // npm passes on two signals; ended by another one, it just goes away.
-    const npm = process.ppid;
-    if (process.env.npm_lifecycle_event) setInterval(() => process.ppid !== npm && signalled("SIGHUP"), 500).unref();
-  });
   const results: Result[] = [];
+  let up = false as boolean;
   const work = async () => {
-    await perform(cluster.steps(), json, true);
-    if (check) results.push(...(await perform(checks(cluster), json, false)));
+    await perform(cluster.steps(), { json, stop: true });
+    if (check) results.push(...(await perform(checks(cluster), { json, stop: false })));
     const overview = await overviewOf(cluster);
+    if (!check) {
+      console.log(json ? JSON.stringify(overview, null, 2) : await welcome(cluster, overview));
+      up = true;
+      return new Promise<never>(() => undefined); // the cluster stays until it is interrupted
+    }
     const ok = results.every((result) => result.ok);
-    if (check) await cluster.stop();
-    if (check && ok) rmSync(cluster.dir, { recursive: true });
+    await cluster.stop();
+    if (ok) rmSync(cluster.dir, { recursive: true });
     const seconds = Math.round(process.uptime() * 10) / 10;
-    if (json) console.log(JSON.stringify(check ? { ok, seconds, checks: results, ...overview } : overview, null, 2));
-    else if (check) {
-      console.log(ok ? `All is well, ${seconds} s` : `NOT well, ${seconds} s; logs: ${cluster.dir}/*/consul.log`);
-    } else console.log(await welcome(cluster, overview));
+    if (json) console.log(JSON.stringify({ ok, seconds, checks: results, ...overview }, null, 2));
+    else console.log(ok ? `All is well, ${seconds} s` : `NOT well, ${seconds} s; logs: ${cluster.dir}/*/consul.log`);
     return ok ? 0 : 1;
   };
-
-  try {
-    const status = await Promise.race([interrupted, work()]);
-    const outcome = status === 0 && !check ? await interrupted : status;
-    if (typeof outcome === "number") return outcome;
-    console.error(`${outcome}: every node is being stopped; keys and data stay in ${cluster.dir}`);
-    // Ctrl-C is how a cluster that is up comes to its end; anything else was cut short.
-    return status === 0 ? 0 : 130;
-  } finally {
-    await cluster.stop();
-  }
+  const outcome = await untilInterrupted(cluster, work, (signal) =>
+    console.error(`${signal}: every node is being stopped; keys and data stay in ${cluster.dir}`),
+  );
+  if (typeof outcome === "number") return outcome;
+  // Ctrl-C is how a cluster that is up comes to its end; a start or a check was cut short.
+  return up ? 0 : 130;
 }
 
 function setting(given: string): [string, string] {
@@ -100,10 +95,13 @@ function setting(given: string): [string, string] {
 }
 
 /**
- * Runs steps one after another and shows how far they are: a list that redraws itself on a terminal, else lines.
+ * Runs steps one after another and shows how far they are: in a list that redraws itself on a terminal, else in lines.
  * @throws at the first failure, where `stop` says so
  */
-async function perform(steps: readonly Step[], json: boolean, stop: boolean): Promise<Result[]> {
+async function perform(
+  steps: readonly Step[],
+  { json, stop }: { readonly json: boolean; readonly stop: boolean },
+): Promise<Result[]> {
   const results: Result[] = [];
   const attempt = async (step: Step, progress: (line: string) => void) => {
     const { title } = step;
@@ -122,7 +120,7 @@ async function perform(steps: readonly Step[], json: boolean, stop: boolean): Pr
         task.title = await attempt(step, (line) => (task.output = line));
       },
     }));
-    const { Listr } = await import("listr2"); // only here: others need not wait for it
+    const { Listr } = await import("listr2"); // loaded only where there is a terminal
     await new Listr(tasks, { exitOnError: stop, registerSignalListeners: false }).run();
     return results;
   }
@@ -158,13 +156,6 @@ async function overviewOf(cluster: Cluster): Promise<Overview> {
 async function welcome(cluster: Cluster, { members, ui, tokenFile, caFile }: Overview): Promise<string> {
   const rows = [["NODE", "ROLE", "ADDRESS", "STATUS", "PROCESS"]];
   rows.push(...members.map((m) => [m.name, m.role, m.address, m.status, String(m.pid ?? "")]));
-  const width = (column: number) => Math.max(...rows.map((row) => (row[column] ?? "").length));
-  const table = rows.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(width(column) + 2))
-      .join("")
-      .trimEnd(),
-  );
   const agent = members.find(({ role }) => role === "agent") ?? members[0];
   const quote = (text: string) => (/^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
   const command = (words: string) =>
@@ -173,7 +164,7 @@ async function welcome(cluster: Cluster, { members, ui, tokenFile, caFile }: Ove
   const page = await fetch(`${ui}/`).then((answer) => (answer.ok ? answer.text() : ""));
   return [
     "",
-    ...table,
+    ...aligned(rows, 2),
     "",
     page.includes("Consul") ? `UI     ${ui}` : "UI     none: this consul was built without it",
     `Token  in the file ${tokenFile}`,
@@ -188,12 +179,12 @@ async function welcome(cluster: Cluster, { members, ui, tokenFile, caFile }: Ove
   ].join("\n");
 }
 
-main().then(
-  (status) => process.exit(status),
-  (error: unknown) => {
-    const message = error instanceof Error ? error.message : String(error);
-    console.error(message);
-    if (process.argv.includes("--json")) console.log(JSON.stringify({ ok: false, error: message }));
-    process.exit(1);
-  },
-);
+runCommand("", async (args) => {
+  try {
+    return await main(args);
+  } catch (error) {
+    // A program that reads the answer gets one in any case.
+    if (args.includes("--json")) console.log(JSON.stringify({ ok: false, error: (error as Error).message }));
+    throw error;
+  }
+});

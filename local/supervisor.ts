@@ -1,16 +1,17 @@
-import { existsSync, readFileSync, writeFileSync } from "fs";
+import { writeFileSync } from "fs";
 import { resolve } from "path";
-import { LocalNode } from "../components/local/nodes";
 import type { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
 import type { ConsulNode } from "../consul/node";
-import { applyAcl } from "./acl";
-import { Api } from "./api";
-import { findConsul } from "./consul-binary";
+import { assertAclTools, runAclScript } from "./acl-script";
+import { Api, leaderAmong } from "./api";
+import { findConsul, wantedConsul } from "./consul-binary";
+import { describeCluster, Description } from "./description";
 import { RunDirectory } from "./directory";
-import { assertFree, NodeProcess, untilDone } from "./processes";
-import { runProgram, stackConfig } from "./program";
+import { assertFree, untilDone } from "./processes";
+import { stackConfig } from "./program";
 import { LocalProviders } from "./providers";
+import { RunningNodes } from "./running-nodes";
 
 export type Progress = (line: string) => void;
 
@@ -66,30 +67,21 @@ export class Cluster {
   /** Absolute path of the directory. */
   readonly dir: string;
   readonly stack: string;
-  /** The consul that the nodes run. */
+  /** Path of the consul that the nodes run; empty until it is found. */
   consul: string;
-  datacenter = "";
-  /** The token that may do everything. */
-  managementToken = "";
-  /** The token that the agents share. */
-  agentToken = "";
-  /** PEM of the certificate authority. */
-  caCertificate = "";
   /** Seconds from the first process to the last node in the catalog. */
   startSeconds = 0;
 
   private readonly directory: RunDirectory;
   private config: Readonly<Record<string, string>>;
   private providers: LocalProviders | undefined;
-  private described = new Map<string, { node: ConsulNode; acl: readonly AclObject[] }>();
-  private readonly running = new Map<string, NodeProcess>();
-  private stopped = false;
-  /** The last resort, where this process ends without stop(). */
-  private readonly killAll = () => this.running.forEach((node) => node.signal("SIGKILL"));
+  private described: Description | undefined;
+  private readonly running: RunningNodes;
 
   constructor(private readonly options: ClusterOptions) {
     this.dir = resolve(options.dir);
     this.directory = new RunDirectory(this.dir);
+    this.running = new RunningNodes(this.directory, options.onCrash ?? (() => undefined));
     this.stack = options.stack ?? "local";
     this.config = options.config ?? {};
     this.consul = options.binary ?? "";
@@ -103,18 +95,16 @@ export class Cluster {
     const step = (title: string, run: Step["run"]): Step => ({ title, run });
     return [
       step(`Run the program for stack ${this.stack}`, async (progress) => {
-        const orphans = await this.directory.claim();
-        process.once("exit", this.killAll);
+        assertAclTools();
+        const orphans = await this.running.claim();
         if (orphans > 0) progress(`ended ${orphans} nodes that an earlier start had left behind`);
         if (this.options.reset) this.directory.forget();
         await this.update({});
         return `${this.nodes.length} nodes, keys in ${this.directory.stateFile}`;
       }),
       step("Find Consul", async (progress) => {
-        const settings = this.settings();
-        const setting = (key: string) => settings[`consul:${key}`] ?? "";
-        const wanted = { version: setting("version"), downloadMirror: setting("downloadMirror") };
-        this.consul ||= await findConsul({ ...wanted, downloadSha256: setting("downloadSha256") }, { progress });
+        const wanted = wantedConsul(this.settings());
+        this.consul ||= await findConsul(wanted, { progress });
         return `${wanted.version}, ${this.consul}`;
       }),
       step("Start the servers", async () => {
@@ -140,9 +130,39 @@ export class Cluster {
     ];
   }
 
+  /** What the program describes now. @throws before the first run of the program */
+  private get description(): Description {
+    if (!this.described) throw new Error("the program has not been run yet");
+    return this.described;
+  }
+
   /** The nodes as the program describes them now: servers, then agents, in the order of the settings' names. */
   get nodes(): readonly ConsulNode[] {
-    return [...this.described.values()].map(({ node }) => node);
+    return this.described?.nodes ?? [];
+  }
+
+  get datacenter(): string {
+    return this.description.datacenter;
+  }
+
+  /** The token that may do everything. */
+  get managementToken(): string {
+    return this.description.managementToken;
+  }
+
+  /** The token that the agents share. */
+  get agentToken(): string {
+    return this.description.agentToken;
+  }
+
+  /** PEM of the certificate authority. */
+  get caCertificate(): string {
+    return this.description.caCertificate;
+  }
+
+  /** The policies and tokens as the program describes them now. */
+  get acl(): readonly AclObject[] {
+    return this.description.acl;
   }
 
   /** The nodes whose process runs. */
@@ -161,14 +181,14 @@ export class Cluster {
   }
 
   node(name: string): ConsulNode {
-    const found = this.described.get(name);
-    if (!found) throw new Error(`there is no node ${name}: ${[...this.described.keys()].join(", ")}`);
-    return found.node;
+    const found = this.nodes.find((node) => node.name === name);
+    if (!found) throw new Error(`there is no node ${name}: ${this.nodes.map((node) => node.name).join(", ")}`);
+    return found;
   }
 
   /** The process of a node, where it runs. */
   pid(name: string): number | undefined {
-    return this.running.get(name)?.id.pid;
+    return this.running.pid(name);
   }
 
   /** A node's HTTP API; with the management token, unless another one or none (null) is given. */
@@ -182,13 +202,13 @@ export class Cluster {
 
   /** All that a node has logged in this directory. */
   logs(name: string): string {
-    return existsSync(this.logFile(name)) ? readFileSync(this.logFile(name), "utf8") : "";
+    return this.running.logs(name);
   }
 
   /**
-   * Runs the program again with changed settings, as `pulumi up` would: new keys, new configuration, nodes that are
-   * added. It takes effect where a node is (re)started; a node that is described no more is stopped. A setting that is
-   * undefined is taken away.
+   * Runs the program again with changed settings, as `pulumi up` would: new keys, new configuration, added nodes. A
+   * change takes effect where a node is (re)started; a node that the program no longer describes is stopped.
+   * @param config the settings that change; undefined takes a setting away
    */
   async update(config: Readonly<Record<string, string | undefined>>): Promise<void> {
     const defined = Object.entries({ ...this.config, ...config }).flatMap(([key, value]) =>
@@ -196,23 +216,11 @@ export class Cluster {
     );
     this.config = Object.fromEntries(defined);
     this.providers ??= new LocalProviders(this.directory.stateFile);
-    const { resources, outputs } = await runProgram(this.stack, this.settings(), this.providers);
-    this.providers.save();
-    const output = (name: string) => String(outputs[name]?.value);
-    this.datacenter = output("datacenter");
-    this.managementToken = output("managementToken");
-    this.agentToken = output("agentToken");
-    this.caCertificate = output("caCertificate");
+    this.described = await describeCluster(this.stack, this.settings(), this.providers);
     writeFileSync(this.tokenFile, this.managementToken, { mode: 0o600 });
     writeFileSync(this.caFile, this.caCertificate);
-
-    const inputs = resources
-      .filter(({ type }) => type === LocalNode.type)
-      .map((resource) => resource.inputs as unknown as { node: ConsulNode; acl: AclObject[] });
-    const ofRole = (role: string) => inputs.filter(({ node }) => node.role === role);
-    const ordered = [...ofRole("server"), ...ofRole("agent")];
-    this.described = new Map(ordered.map((input) => [input.node.name, input]));
-    for (const name of this.running.keys()) if (!this.described.has(name)) await this.end(name);
+    const described = new Set(this.nodes.map(({ name }) => name));
+    for (const name of this.running.names) if (!described.has(name)) await this.end(name);
   }
 
   /** Writes a node's files as the program describes them now. */
@@ -222,32 +230,17 @@ export class Cluster {
 
   /** Writes a node's files and starts its process. */
   start(name: string): void {
-    const node = this.node(name);
-    if (this.running.has(name)) throw new Error(`${name} runs already`);
-    if (this.stopped) throw new Error(`${name} is not started: this cluster has been stopped`);
-    this.write(name);
-    const started = new NodeProcess(this.consul, node.command.slice(1), this.dir, this.logFile(name));
-    this.running.set(name, started);
-    this.note();
-    void started.ended.then((how) => {
-      if (this.running.get(name) !== started) return; // it was ended from here
-      this.running.delete(name);
-      this.options.onCrash?.(this.lastWords(name, ` with ${how}`));
-    });
+    this.running.start(this.node(name), this.consul, this.providers?.id ?? "");
   }
 
   /** Stops one node as a service manager does, and waits until it is gone. */
-  async end(name: string, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-    const node = this.running.get(name);
-    if (!node) return;
-    this.running.delete(name);
-    await node.end(signal);
-    this.note();
+  end(name: string, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    return this.running.end(name, signal);
   }
 
   /** Ends a node without a warning, as a power cut does. */
-  async kill(name: string): Promise<void> {
-    await this.end(name, "SIGKILL");
+  kill(name: string): Promise<void> {
+    return this.end(name, "SIGKILL");
   }
 
   /** Stops a node and starts it again, with the files that the program describes now. */
@@ -258,11 +251,11 @@ export class Cluster {
 
   /** Freezes a node: it answers nothing and does not know it. */
   pause(name: string): void {
-    this.running.get(name)?.signal("SIGSTOP");
+    this.running.signal(name, "SIGSTOP");
   }
 
   resume(name: string): void {
-    this.running.get(name)?.signal("SIGCONT");
+    this.running.signal(name, "SIGCONT");
   }
 
   /** Forgets the data of a node that does not run, as a new disk does. */
@@ -271,32 +264,20 @@ export class Cluster {
     this.directory.wipe(name);
   }
 
-  /** The policies and tokens as the program describes them now. */
-  get acl(): readonly AclObject[] {
-    const all = [...this.described.values()].flatMap(({ acl }) => acl);
-    return [...new Map(all.map((object) => [object.file, object])).values()];
-  }
-
-  /** Brings policies and tokens to what the program describes now. */
-  async applyAcl(): Promise<void> {
+  /** Brings policies and tokens to what the program describes now, or to other ones. */
+  async applyAcl(objects: readonly AclObject[] = this.acl): Promise<void> {
+    const directory = this.directory.writeAcl(objects);
     await this.until("policies and tokens are not in place", async () => {
       // Through the leader: a follower may not have heard of the first tokens yet.
-      await applyAcl(this.api(await this.leaderName()), this.acl);
+      await runAclScript(this.api(await this.leaderName()).address, this.tokenFile, directory);
     });
   }
 
   /** Waits for a server that calls itself the leader. @returns its name */
-  async leaderName(): Promise<string> {
-    return this.until("the servers have no leader", async () => {
-      const servers = this.runningNodes.filter(({ role }) => role === "server");
-      const claims = servers.map(async ({ name, address }) => {
-        // What followers say is not enough: for a while they name one that has just died.
-        const leader = await new Api(`http://${address}:${ports.http}`, undefined, 1000).get<string>("status/leader");
-        if (leader !== `${address}:${ports.rpc}`) throw new Error(`${name} does not lead, it says "${leader}" does`);
-        return name;
-      });
-      return Promise.any(claims);
-    });
+  leaderName(): Promise<string> {
+    return this.until("the servers have no leader", () =>
+      leaderAmong(this.runningNodes.filter(({ role }) => role === "server")),
+    );
   }
 
   /**
@@ -320,8 +301,8 @@ export class Cluster {
 
   /**
    * Waits until every agent that runs has added what is its own to the catalog: its services and tagged addresses.
-   * That takes up to 3 s after it has joined, by Consul's own design. Servers are not waited for: one that asked
-   * before its token was there asks again after 15 to 30 s, and what it adds is of no use to anybody before.
+   * That takes up to 3 s after it has joined, by Consul's own design. Servers are not waited for: a server that asked
+   * before its token was there asks again after 15 to 30 s, and nobody needs what it adds.
    */
   async registered(): Promise<void> {
     await this.until("not every agent has registered itself", async () => {
@@ -333,11 +314,8 @@ export class Cluster {
   }
 
   /** Stops every node for good and waits until they are gone. May be called at any time, and again. */
-  async stop(): Promise<void> {
-    this.stopped = true;
-    await Promise.all([...this.running.keys()].map((name) => this.end(name)));
-    process.off("exit", this.killAll);
-    this.directory.release();
+  stop(): Promise<void> {
+    return this.running.stop();
   }
 
   /**
@@ -346,10 +324,10 @@ export class Cluster {
    */
   until<T>(problem: string, attempt: () => Promise<T>, seconds = 60): Promise<T> {
     const deadline = Date.now() + seconds * 1000;
-    const before = [...this.running.keys()];
+    const before = this.running.names;
     return untilDone(attempt, (last) => {
       const ended = before.find((name) => !this.running.has(name));
-      if (ended !== undefined) return new Error(this.lastWords(ended), { cause: last });
+      if (ended !== undefined) return new Error(this.running.lastWords(ended), { cause: last });
       if (Date.now() < deadline) return undefined;
       return new Error(`${problem} after ${seconds} s (${last.message}); logs: ${this.logFile("*")}`, { cause: last });
     });
@@ -357,17 +335,6 @@ export class Cluster {
 
   private settings(): Record<string, string> {
     return { ...stackConfig(this.stack), ...this.config };
-  }
-
-  private note(): void {
-    this.directory.note(Object.fromEntries([...this.running].map(([name, { id }]) => [name, id])));
-  }
-
-  /** That a node has ended, and what it said before. */
-  private lastWords(name: string, how = ""): string {
-    const lines = this.logs(name).split("\n");
-    const said = lines.findLast((line) => /^==> (?!Starting|Log data)|\[ERROR\]/.test(line));
-    return `${name} ended${how}${said === undefined ? "" : `: ${said}`} (log: ${this.logFile(name)})`;
   }
 }
 

@@ -39,7 +39,7 @@ export function forge(env: Readonly<Record<string, string | undefined>>): Forge 
 }
 
 /**
- * Puts a text under a pull or merge request: the comment that begins with the same line is changed, else one is added.
+ * Puts a text under a pull or merge request: in place of the comment that begins with the same line, else as a new one.
  * @returns what was done
  */
 export async function putComment(

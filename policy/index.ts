@@ -1,6 +1,7 @@
 import { PolicyPack } from "@pulumi/policy";
 import { Config } from "@pulumi/pulumi";
-import { rules, Seen } from "./rules";
+import type { Seen } from "./resources";
+import { rules } from "./rules";
 
 /** What the engine says of a resource, to a resource policy and to a stack policy alike. */
 interface Told {

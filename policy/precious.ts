@@ -6,7 +6,7 @@ const usage = `node --require sucrase/register/ts policy/precious.ts FILE --stac
 Reads the output of \`pulumi preview --json\`, prints what it would do (no values, only names), and fails where it would
 replace or delete a server, a disk or a key.
 
-  --allow         replacing and deleting is what this change is for: say so and pass
+  --allow         the change is meant to replace and delete: say so and pass
   --comment FILE  write the text there as well, for the comment on the pull request
 Exit code: 0, 1 where something precious would be lost, 2 where the file is not a preview.
 `;
@@ -31,11 +31,11 @@ export interface Change {
   readonly op: "create" | "update" | "delete" | "replace" | "unknown";
   /** The properties behind it: names alone, since values may be secret. */
   readonly because: readonly string[];
-  /** What would be lost; undefined where nothing precious is. */
+  /** What would be lost; undefined where nothing precious would. */
   readonly loses?: "server" | "disk" | "key" | "backup";
 }
 
-/** What cannot be made again as it was, by type. */
+/** The types of resources that cannot be made again as they were, and what is lost with each. */
 const precious: readonly [pattern: RegExp, what: NonNullable<Change["loses"]>][] = [
   [/^alicloud:ecs\/instance:Instance$/, "server"],
   [/^kubernetes:apps\/v1:StatefulSet$/, "server"],
@@ -48,7 +48,7 @@ const precious: readonly [pattern: RegExp, what: NonNullable<Change["loses"]>][]
   [/^alicloud:oss\/bucket:Bucket$/, "backup"],
 ];
 
-/** What an operation means for its resource. A replacement is three steps, and each of them may come alone. */
+/** What an operation means for its resource. A replacement has three steps, and each step may come alone. */
 const meaning: Readonly<Record<string, Change["op"]>> = {
   create: "create",
   import: "create",
@@ -71,7 +71,7 @@ const nothing = [
   "remove-pending-replace",
 ];
 
-/** From harmless to worst. An operation that is not known here, from a later CLI, counts as the worst. */
+/** From harmless to worst. An operation of a later CLI that is not known here counts as the worst. */
 const ranks = ["create", "update", "delete", "replace", "unknown"] as const;
 
 /**

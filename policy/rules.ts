@@ -1,16 +1,21 @@
-/** The rules of the policy pack as plain functions over plain values, so that tests and `npm run preview` run the same. */
+import {
+  at,
+  containers,
+  isAgents,
+  isAuthority,
+  isDisk,
+  isInstance,
+  isRecord,
+  isServerSet,
+  podSpec,
+  records,
+  Seen,
+  str,
+  when,
+} from "./resources";
+import { leakedSecrets, plainSecrets } from "./secrets";
 
-/** What a rule sees of one resource: its inputs with secrets unwrapped, and the options that policies are shown. */
-export interface Seen {
-  readonly type: string;
-  readonly name: string;
-  readonly urn: string;
-  readonly props: Readonly<Record<string, unknown>>;
-  readonly protect: boolean;
-  readonly additionalSecretOutputs: readonly string[];
-  /** Inputs that are secret, where this is known: the engine hands policies everything unwrapped and does not say. */
-  readonly secretInputs?: readonly string[];
-}
+/** The rules of the policy pack as plain functions over plain values, so that tests and `npm run preview` run the same. */
 
 export interface Rule {
   readonly name: string;
@@ -39,123 +44,12 @@ export function violations(seen: readonly Seen[], environment: string, from: rea
   ]);
 }
 
-// --- what there is --------------------------------------------------------------------------------------------------
-
-const isInstance = ({ type }: Seen) => type === "alicloud:ecs/instance:Instance";
-const isDisk = ({ type }: Seen) => type === "alicloud:ecs/ecsDisk:EcsDisk";
-const isConfigMap = ({ type }: Seen) => /^kubernetes:core\/v1:ConfigMap(Patch)?$/.test(type);
-const isSecret = ({ type }: Seen) => type === "kubernetes:core/v1:Secret";
-const isAuthority = ({ type, name }: Seen) =>
-  /^tls:index\/(privateKey|selfSignedCert):/.test(type) && name.includes("-ca-");
-const component = ({ props }: Seen) => at(props, "metadata", "labels", "app.kubernetes.io/component");
-const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && component(seen) === "agent";
-const isServerSet = (seen: Seen) => seen.type === "kubernetes:apps/v1:StatefulSet" && component(seen) === "server";
-
-/** The value at a path, or undefined where there is none. */
-function at(value: unknown, ...path: string[]): unknown {
-  return path.reduce<unknown>((here, key) => (isRecord(here) ? here[key] : undefined), value);
-}
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
-}
-const str = (value: unknown) => (typeof value === "string" ? value : "");
-const records = (value: unknown) => (Array.isArray(value) ? value.filter(isRecord) : []);
-
-/** The pod that a workload of any kind makes. */
-function podSpec({ type, props }: Seen): Record<string, unknown> | undefined {
-  if (!type.startsWith("kubernetes:")) return undefined;
-  const pod = type.endsWith(":Pod")
-    ? at(props, "spec")
-    : (at(props, "spec", "template", "spec") ?? at(props, "spec", "jobTemplate", "spec", "template", "spec"));
-  return isRecord(pod) ? pod : undefined;
-}
-const containers = (pod: Record<string, unknown> | undefined) =>
-  pod ? [...records(pod.initContainers), ...records(pod.containers), ...records(pod.ephemeralContainers)] : [];
-
-/** Every text in a value, with the name of the key it stands under. */
-function texts(value: unknown, key = ""): { key: string; text: string }[] {
-  if (typeof value === "string") return [{ key, text: value }];
-  if (Array.isArray(value)) return value.flatMap((entry) => texts(entry, key));
-  return isRecord(value) ? Object.entries(value).flatMap(([name, entry]) => texts(entry, name)) : [];
-}
-
-const when = (wrong: boolean, message: string) => (wrong ? [message] : []);
-
-// --- secrets ---------------------------------------------------------------------------------------------------------
-
-/** What gives a secret away, whatever made it. A certificate is public, and its last line may look like a key. */
-function looksSecret(text: string): string | undefined {
-  const rest = text.replace(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g, "");
-  if (/-----BEGIN (?!PUBLIC)[A-Z0-9 ]*KEY-----/.test(rest)) return "a private key";
-  if (/(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=(?![A-Za-z0-9+/=])/.test(rest)) return "a gossip key (32 bytes in base64)";
-  if (/(?<![0-9a-f-])[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f-])/i.test(rest)) return "a token (a UUID)";
-  return undefined;
-}
-
-/** Everything in the clear in a resource: all of a ConfigMap, and of a pod what `kubectl describe` shows. */
-function inTheClear(seen: Seen): { key: string; text: string }[] {
-  if (isConfigMap(seen)) return [...texts(seen.props.data), ...texts(seen.props.binaryData).map(decoded)];
-  const shown = containers(podSpec(seen)).flatMap(({ command, args, env }) => [command, args, env]);
-  return [...texts(shown), ...texts(at(seen.props, "metadata", "annotations"))];
-}
-function decoded({ key, text }: { key: string; text: string }) {
-  return { key, text: Buffer.from(text, "base64").toString() };
-}
-
-function plainSecrets(seen: Seen): string[] {
-  const found = inTheClear(seen).flatMap(({ key, text }) => {
-    const what = looksSecret(text);
-    return what === undefined ? [] : [`${key} holds ${what}: it belongs into a Secret`];
-  });
-  for (const container of containers(podSpec(seen))) {
-    for (const { name, value } of records(container.env)) {
-      const sensitive = /(TOKEN|SECRET|PASSWORD|ENCRYPT|_KEY)$/.test(str(name));
-      if (sensitive && value !== undefined) found.push(`${str(name)} has its value in the clear: use secretKeyRef`);
-    }
-  }
-  if (isInstance(seen) && seen.props.userData !== undefined && !seen.additionalSecretOutputs.includes("userData")) {
-    found.push("userData is not among additionalSecretOutputs: it would be plain in the state");
-  }
-  const mustWrap = isInstance(seen) ? ["userData"] : isSecret(seen) ? ["data", "stringData"] : [];
-  for (const key of mustWrap) {
-    if (seen.props[key] === undefined || seen.secretInputs === undefined || seen.secretInputs.includes(key)) continue;
-    found.push(`${key} is not wrapped in pulumi.secret: it would be plain in previews and in the state`);
-  }
-  return found;
-}
-
-/** The secrets that the stack itself makes, whatever they look like: none may appear in the clear anywhere. */
-function leakedSecrets(all: readonly Seen[]): string[] {
-  const made = all.flatMap((seen) => {
-    if (isSecret(seen)) return texts(seen.props.data).map(decoded).concat(texts(seen.props.stringData));
-    return [...texts(seen.props.result), ...texts(seen.props.privateKeyPem)];
-  });
-  const secrets = new Set(made.flatMap(({ text }) => [text, ...leaves(text)]).filter((text) => text.length >= 16));
-  return all.flatMap((seen) =>
-    inTheClear(seen).flatMap(({ key, text }) =>
-      when(
-        [...secrets].some((secret) => text.includes(secret)),
-        `${key} of ${seen.name} holds a secret of this stack`,
-      ),
-    ),
-  );
-}
-function leaves(json: string): string[] {
-  try {
-    return texts(JSON.parse(json)).map(({ text }) => text);
-  } catch {
-    return [];
-  }
-}
-
-// --- the rules -------------------------------------------------------------------------------------------------------
-
 const zone = ({ props }: Seen) => str(props.availabilityZone);
 
-/** Capabilities that own a directory before Consul starts, and no more. */
+/** The capabilities that a container may add: with them it gives a directory to Consul's user before Consul starts. */
 const allowedCapabilities = ["CHOWN", "DAC_OVERRIDE"];
 
-/** What may keep an agent off a node: that there is no Linux machine behind it. */
+/** The node affinities that agents may have: they keep agents off nodes without a Linux machine behind them. */
 const allowedAffinity: Readonly<Record<string, string>> = {
   type: 'NotIn ["virtual-kubelet"]',
   "kubernetes.io/os": 'In ["linux"]',
@@ -242,7 +136,7 @@ export const rules: readonly Rule[] = [
                 records(from).map((f) => at(f, "ipBlock", "cidr")),
               )
             : [];
-      // Wider than a /8 is no network of anybody's: 0.0.0.0/0 can also be written as two halves.
+      // No network of one's own is wider than a /8; 0.0.0.0/0 can also be written as two halves.
       const open = cidrs.filter((cidr) => typeof cidr === "string" && Number(cidr.split("/")[1] ?? 128) < 8);
       const [first, last] = str(props.portRange).split("/");
       return [

@@ -46,7 +46,7 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   "kube-scheduler": kubernetes("kube-scheduler"),
   kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
   coredns: { module: "coredns", package: "github.com/coredns/coredns", main: "main.go" },
-  // Without its service discoveries, which bring the SDK of every cloud and which rules know nothing of.
+  // Without service discovery, which brings the SDK of every cloud; checking rules does not need it.
   promtool: {
     module: "promtool",
     package: "github.com/prometheus/prometheus/cmd/promtool",
@@ -57,8 +57,9 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
 
 /**
  * Builds a tool with Go, once: the binary is kept below `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/tools` until
- * go.mod, go.sum, a main file of ours or the Go version change. Consul takes about six CPU minutes from nothing, the others less or as much.
- * Only one build runs at a time on a machine; a second caller waits for the first and takes its result.
+ * go.mod, go.sum, a main file of ours or the Go version change. Consul takes about six CPU minutes from nothing, no other
+ * tool takes longer. Only one build runs at a time on a machine; a second caller waits for the first and takes its
+ * result.
  *
  * @param progress gets a line now and then while there is something to wait for
  * @returns the absolute path of the binary
@@ -94,7 +95,7 @@ export async function buildTool(tool: Tool, progress: (line: string) => void = (
   await mkdir(join(target, ".."), { recursive: true });
   const unlock = await lock(join(root, "lock"), () => progress(`waiting for another build to end, to build ${tool}`));
   try {
-    if (existsSync(target)) return target; // the build that was waited for was this one
+    if (existsSync(target)) return target; // another process has just built it
     await removeLeftovers(join(target, ".."));
     progress(`building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once`);
     const temporary = `${target}.${process.pid}.tmp`;
@@ -126,7 +127,7 @@ export function cacheKey(goMod: string, goSum: string, goVersion: string, args: 
     .slice(0, 16);
 }
 
-/** The version that a go.mod requires of the module which has the package; it is an error if none does. */
+/** The version that a go.mod requires of the module which has the package. @throws where it requires no such module */
 export function moduleVersion(goMod: string, goPackage: string): string {
   const required = [...goMod.matchAll(/^(?:require)?\s+(\S+) (v\S+)/gm)]
     .map(([, path = "", version = ""]) => ({ path, version }))
@@ -145,7 +146,7 @@ export function missingGo(tool: Tool, goMod: string): string {
 
 /** The error for a build that failed, from what Go printed and the file that has all of it. */
 export function buildFailure(tool: Tool, output: string, log?: string): string {
-  // With -v Go prints packages and downloads as it goes; what is left over is why it failed.
+  // With -v Go prints packages and downloads as it goes; the other lines say why the build failed.
   const lines = output.split("\n").filter((line) => /\s/.test(line.trim()) && !line.startsWith("go: downloading "));
   const why = lines.slice(0, 5).join("; ") || "go failed and printed no reason";
   const offline = /dial tcp|no such host|connection refused|i\/o timeout|TLS handshake/.test(why);
@@ -153,9 +154,9 @@ export function buildFailure(tool: Tool, output: string, log?: string): string {
   return `${tool} cannot be built: ${why}${remedy}${log === undefined ? "" : `; all of the output: ${log}`}`;
 }
 
-/** The user's environment without what would change the build: flags, another platform, a workspace above. */
+/** The user's environment without whatever would change the build: flags, another platform, a workspace above. */
 function goEnvironment(): NodeJS.ProcessEnv {
-  // An empty GOFLAGS would let the one of `go env -w` through.
+  // Where GOFLAGS is empty, Go takes the flags that `go env -w` has stored.
   return {
     ...process.env,
     GOFLAGS: "-mod=readonly",
@@ -178,7 +179,7 @@ async function goBuild(
     env: goEnvironment(),
     stdio: ["ignore", "ignore", "pipe"],
   });
-  // A build takes minutes of every core: whatever else the machine does goes first.
+  // A build takes minutes of every core: everything else on the machine goes first.
   if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
   const stop = () => child.kill();
   process.once("exit", stop);
@@ -205,8 +206,8 @@ async function removeLeftovers(directory: string): Promise<void> {
 }
 
 /**
- * Waits until this process holds the lock. A holder renews the file's time every few seconds, so the lock of a process
- * that is gone ends by itself. Two holders at once would cost a second build and nothing else: the result is renamed
+ * Waits until this process holds the lock. The holder renews the file's time every few seconds, so the lock of a process
+ * that is gone ends by itself. Two holders at once would cost a second build and nothing else: each renames its result
  * into place.
  */
 async function lock(file: string, waiting: () => void): Promise<() => Promise<void>> {
@@ -242,7 +243,7 @@ async function abandoned(file: string): Promise<boolean> {
     if (holder > 0) process.kill(holder, 0);
     return false;
   } catch (error) {
-    // ESRCH: the holder is gone. ENOENT: it has just given the lock back. EPERM: it lives, as another user.
+    // ESRCH: the holder is gone. ENOENT: the holder has just given the lock back. EPERM: it lives, as another user.
     return ["ESRCH", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "");
   }
 }

@@ -1,78 +1,82 @@
 import { existsSync, readFileSync, writeFileSync } from "fs";
 import { cpus, loadavg, release, totalmem, type } from "os";
 import { join } from "path";
-import { findConsul } from "../../local/consul-binary";
+import { parseArgs } from "util";
+import { interruption, runCommand } from "../../local/command";
+import { findConsul, wantedConsul } from "../../local/consul-binary";
 import { stackConfig } from "../../local/program";
+import { chosen, listed } from "../chosen";
 import { benchFailover } from "./failover";
 import { benchProgram } from "./program";
 import { benchScale } from "./scale";
 import { benchThroughput } from "./throughput";
 
 interface Bench {
-  readonly what: string;
+  readonly title: string;
   /** @returns Markdown */
   readonly run: () => Promise<string>;
 }
 
 const progress = (line: string) => console.error(`  ${line}`);
-const setting = (key: string) => stackConfig("local")[`consul:${key}`] ?? "";
-const version = setting("version");
-const consul = () =>
-  findConsul(
-    { version, downloadMirror: setting("downloadMirror"), downloadSha256: setting("downloadSha256") },
-    { progress },
-  );
+const wantedBinary = wantedConsul(stackConfig("local"));
+const consul = () => findConsul(wantedBinary, { progress });
 
 const benches: Readonly<Record<string, Bench>> = {
-  program: { what: "what the program costs to load and run, per environment", run: () => benchProgram() },
+  program: { title: "what the program costs to load and run, per environment", run: () => benchProgram(progress) },
   failover: {
-    what: "start, and loss of the leader, beside seed 004",
+    title: "start, and loss of the leader, beside the Docker walk-through",
     run: async () => benchFailover(await consul(), progress),
   },
   throughput: {
-    what: "requests per second, beside seed 004",
+    title: "requests per second, beside the Docker walk-through",
     run: async () => benchThroughput(await consul(), progress),
   },
-  scale: { what: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
+  scale: { title: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
 };
 
-const help = `npm run bench [-- [--write] NAME…]   all of them unless named; --write keeps them in bench/results.md
+const help = `npm run bench [-- [OPTION…] NAME…]   measures the program, and the clusters that it describes
 
-${Object.entries(benches)
-  .map(([name, { what }]) => `  ${name.padEnd(10)} ${what}`)
-  .join("\n")}`;
+${listed(benches)}
 
-async function main(): Promise<void> {
-  const words = process.argv.slice(2);
-  const wanted = words.filter((word) => word !== "--write");
-  if (wanted.includes("--help") || wanted.some((name) => !(name in benches))) {
+  --write    keep the results in lab/bench/results.md
+  --help     show this
+
+All of them unless named. Ctrl-C stops everything.`;
+
+async function main(args: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args,
+    options: { write: { type: "boolean", default: false }, help: { type: "boolean", short: "h", default: false } },
+    allowPositionals: true,
+  });
+  if (values.help) {
     console.log(help);
-    if (!wanted.includes("--help")) process.exitCode = 2;
-    return;
+    return 0;
   }
-  // Nodes have process groups of their own; whoever started them ends them when this process exits.
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
-  process.setMaxListeners(0); // one for each cluster and each node of seed 004
-  for (const [name, { what, run }] of Object.entries(benches)) {
-    if (wanted.length > 0 && !wanted.includes(name)) continue;
-    const where = machine(); // before the bench itself is its load
-    const section = `## ${name}: ${what}\n\n${await run()}\n\n${where}\n`;
+  const wanted = chosen("bench", benches, positionals);
+  // Every node has a process group of its own, and is killed when this process exits.
+  void interruption().then(() => process.exit(130));
+  process.setMaxListeners(0); // each cluster has a listener
+  for (const [name, { title, run }] of wanted) {
+    const where = machine(); // beforehand: later the load is that of the bench itself
+    const section = `## ${name}: ${title}\n\n${await run()}\n\n${where}\n`;
     console.log(`\n${section}`);
-    if (words.includes("--write")) keep(name, section);
+    if (values.write) keep(name, section);
   }
+  return 0;
 }
 
-/** Where and when something is measured: nothing that says whose machine it is. */
+/** Where and when something is measured; nothing that says whose machine it is. */
 function machine(): string {
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
   const date = new Date().toISOString().slice(0, 10);
   return (
     `${date}: ${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${memory}, ${type()} ${release()}, ` +
-    `Node ${process.versions.node}, Consul ${version}; load before: ${(loadavg()[0] ?? 0).toFixed(1)}`
+    `Node ${process.versions.node}, Consul ${wantedBinary.version}; load before: ${(loadavg()[0] ?? 0).toFixed(1)}`
   );
 }
 
-/** Puts a bench's result into the file in place of its last one, in the order of the benches. */
+/** Puts the result of a bench into the file in place of its last result, in the order of the benches. */
 function keep(name: string, section: string): void {
   const file = join(__dirname, "results.md");
   const old = existsSync(file)
@@ -86,10 +90,4 @@ function keep(name: string, section: string): void {
   writeFileSync(file, [head, ...sections.filter((text) => text !== "")].join("\n\n") + "\n");
 }
 
-main().then(
-  () => process.exit(),
-  (error: unknown) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+runCommand("bench", main);

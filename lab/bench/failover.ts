@@ -1,16 +1,19 @@
 import { quantile } from "../load";
-import { Contender, contenders, markdown, Names, spreadOf, writeGap } from "./contenders";
+import { Contender, contenders, markdown, Name, names, ofEach, spreadOf, Started, writeGap } from "./contenders";
 
 type Progress = (line: string) => void;
-const names = Object.keys(contenders) as Names[];
+const starts = 5;
+const kills = 20;
 
 /**
  * `npm run bench -- failover`: time to a leader and to all members, from nothing, and how long writes stop when the
- * leader is killed; this program's cluster and that of seed 004 in turn.
+ * leader is killed; this program's cluster and that of the Docker walk-through in turn.
+ * @param consul path of the binary
+ * @returns Markdown
  */
-export async function benchFailover(consul: string, progress: Progress, starts = 5, kills = 20): Promise<string> {
-  const times = { "this program": [], "seed 004": [] } as Record<Names, { leader: number; members: number }[]>;
-  const running = {} as Record<Names, Contender>;
+export async function benchFailover(consul: string, progress: Progress): Promise<string> {
+  const times = ofEach<Omit<Started, "contender">>();
+  const running = {} as Record<Name, Contender>;
   for (let i = 1; i <= starts; i++) {
     for (const name of names) {
       const started = await contenders[name](consul);
@@ -20,7 +23,7 @@ export async function benchFailover(consul: string, progress: Progress, starts =
       else running[name] = started.contender;
     }
   }
-  const gaps: Record<Names, number[]> = { "this program": [], "seed 004": [] };
+  const gaps = ofEach<number>();
   try {
     for (let i = 1; i <= kills; i++) {
       for (const name of names) {
@@ -31,7 +34,7 @@ export async function benchFailover(consul: string, progress: Progress, starts =
   } finally {
     for (const name of names) await running[name].stop();
   }
-  const row = (what: string, of: (name: Names) => number[]) => {
+  const row = (what: string, of: (name: Name) => number[]) => {
     const [ours = NaN, theirs = NaN] = names.map((name) => quantile(of(name)));
     return [what, ...names.map((name) => `${spreadOf(of(name))} s`), `1/${(theirs / ours).toFixed(1)}`];
   };

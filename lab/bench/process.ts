@@ -15,12 +15,13 @@ export interface ProcessRun {
   readonly exitCode: number | null;
   /** Types of the resources that were registered. */
   readonly types: readonly string[];
-  /** What the program said to the engine, errors included. */
+  /** What the program told the engine, errors included. */
   readonly log: string;
-  /** What was printed. */
+  /** What the program printed. */
   readonly printed: string;
-  /** Seconds of CPU, user and system, and peak memory in MB, of the program's process. */
+  /** Seconds of CPU, user and system, that the program's process used. */
   readonly cpu: number;
+  /** Peak memory of that process in MB. */
   readonly memory: number;
 }
 
@@ -32,8 +33,9 @@ export interface ProcessOptions {
 }
 
 /**
- * Runs the program in a process of its own, as the language host of the Pulumi CLI starts it for a preview (an update
- * would ask the cloud whether the servers are well), with the options of Pulumi.yaml; the monitor and the engine it talks to over gRPC are ours, on loopback.
+ * Runs the program in a process of its own, as the language host of the Pulumi CLI starts it for a preview, with the
+ * options of Pulumi.yaml. (An update would ask the cloud whether the servers are well.) The monitor and the engine that
+ * the program talks to over gRPC are made here, on loopback.
  */
 export async function runProcess(
   stack: string,

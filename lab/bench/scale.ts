@@ -2,27 +2,30 @@ import { readFileSync } from "fs";
 import { setTimeout as sleep } from "timers/promises";
 import { Api } from "../../local/api";
 import { Cluster, onLoopback } from "../../local/supervisor";
+import { names } from "../healthy";
 import { markdown, spreadOf, temporary } from "./contenders";
 
 const prefix = "127.38.0";
+const agentCounts = [1, 11, 50];
+const serviceCounts = [151, 1000, 5000];
+/** How many agents start at a time. */
 const batch = 5;
+/** How many services are registered to see how long it takes until every agent knows them. */
+const probes = 10;
 
 /**
  * `npm run bench -- scale`: three servers with 1, 11 and 50 agents and 151, 1,000 and 5,000 services: how long it takes
- * until every agent sees a new service, what an agent's memory is, what the servers cost at rest.
+ * until every agent sees a new service, the memory of an agent, and the CPU of the servers at rest.
+ * @param consul path of the binary
+ * @returns Markdown
  */
-export async function benchScale(
-  consul: string,
-  progress: (line: string) => void,
-  agentCounts = [1, 11, 50],
-  serviceCounts = [151, 1000, 5000],
-): Promise<string> {
+export async function benchScale(consul: string, progress: (line: string) => void): Promise<string> {
   const rows: string[][] = [];
   for (const agents of agentCounts) {
     const cluster = new Cluster({ dir: temporary(), binary: consul, config: onLoopback(prefix, 3, 1) });
     try {
       for (const step of cluster.steps()) await step.run(() => undefined);
-      // A few at a time: fifty processes that start at once keep two cores busy for longer than anybody waits.
+      // A few at a time: fifty processes that start at once keep two cores busy for too long.
       for (let count = 1 + batch; count < agents + batch; count += batch) {
         const before = new Set(cluster.runningNodes.map(({ name }) => name));
         await cluster.update(onLoopback(prefix, 3, Math.min(count, agents)));
@@ -46,13 +49,9 @@ export async function benchScale(
   return `minimum / median / maximum\n\n${markdown([...head, "memory of a server, MB", "CPU of all servers at rest"], rows)}`;
 }
 
-function agentsOf(cluster: Cluster): string[] {
-  return cluster.nodes.filter(({ role }) => role === "agent").map(({ name }) => name);
-}
-
 /** Registers services from one number to another, spread over the agents, and waits until all are in the catalog. */
 async function register(cluster: Cluster, from: number, to: number): Promise<void> {
-  const agents = agentsOf(cluster);
+  const agents = names(cluster, "agent");
   let next = from;
   const worker = async () => {
     for (let i = next++; i < to; i = next++) {
@@ -72,31 +71,30 @@ async function register(cluster: Cluster, from: number, to: number): Promise<voi
   );
 }
 
-async function measure(cluster: Cluster, probes = 10): Promise<string[]> {
+async function measure(cluster: Cluster): Promise<string[]> {
   const times: number[] = [];
   for (let i = 0; i < probes; i++) times.push(await seenEverywhere(cluster, `probe-${Date.now()}`));
-  await sleep(10_000); // what registering has left to do
-  const servers = cluster.nodes.filter(({ role }) => role === "server").map(({ name }) => name);
+  await sleep(10_000); // until the servers are done with what was registered
+  const servers = names(cluster, "server");
   const cpu = () => servers.reduce((sum, name) => sum + cpuSeconds(cluster, name), 0);
   const [before, began] = [cpu(), performance.now()];
   await sleep(20_000);
   const share = ((cpu() - before) / (performance.now() - began)) * 100_000;
-  const memory = (names: readonly string[]) =>
-    spreadOf(
-      names.map((name) => megabytes(cluster, name)),
-      0,
-    );
-  return [spreadOf(times, 0), memory(agentsOf(cluster)), memory(servers), `${share.toFixed(1)} % of a core`];
+  const memory = (nodes: readonly string[]) => {
+    const each = nodes.map((name) => megabytes(cluster, name));
+    return spreadOf(each, 0);
+  };
+  return [spreadOf(times, 0), memory(names(cluster, "agent")), memory(servers), `${share.toFixed(1)} % of a core`];
 }
 
 /** Registers a service at one agent while every agent waits for it. @returns milliseconds until the last one has it */
 async function seenEverywhere(cluster: Cluster, service: string): Promise<number> {
-  const agents = agentsOf(cluster);
+  const agents = names(cluster, "agent");
   const waits = await Promise.all(agents.map((name) => waitFor(cluster.api(name, null), service)));
   await sleep(300);
   const began = performance.now();
   const seen = waits.map((wait) => wait().then(() => performance.now() - began));
-  await sleep(200); // every question has arrived
+  await sleep(200); // until every question has arrived
   const registered = performance.now() - began;
   await cluster.api(agents[0] ?? "").put("agent/service/register", { Name: service, Port: 8080 });
   const last = Math.max(...(await Promise.all(seen)));
@@ -104,7 +102,7 @@ async function seenEverywhere(cluster: Cluster, service: string): Promise<number
   return last - registered;
 }
 
-/** Asks for a service that is not there yet. @returns what waits for it, by blocking queries */
+/** Asks for a service that is not there yet. @returns a function that waits for the service, by blocking queries */
 async function waitFor(api: Api, service: string): Promise<() => Promise<void>> {
   const ask = async (index: string) => {
     const response = await fetch(`${api.address}/v1/health/service/${service}?passing&wait=60s&index=${index}`);

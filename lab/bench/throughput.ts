@@ -1,10 +1,11 @@
 import { Agent, request, RequestOptions } from "http";
 import { ports } from "../../consul/config";
-import { quantile, Resolver } from "../load";
-import { Contender, contenders, markdown, Names, spreadOf } from "./contenders";
+import { Resolver } from "../../local/dns";
+import { quantile } from "../load";
+import { Contender, contenders, markdown, Name, names, ofEach, spreadOf } from "./contenders";
 
-const names = Object.keys(contenders) as Names[];
 const clients = 32;
+const rounds = 3;
 
 interface Load {
   readonly rate: number;
@@ -28,12 +29,14 @@ async function load(seconds: number, attempt: () => Promise<unknown>): Promise<L
 }
 
 /**
- * `npm run bench -- throughput`: requests per second and the slowest in a hundred, at an agent and straight at a server,
- * this program's cluster (TLS, ACLs, gossip encrypted) and that of seed 004 (nothing of it) in turn.
+ * `npm run bench -- throughput`: requests per second and the slowest in a hundred, at an agent and straight at a server;
+ * this program's cluster (TLS, ACLs, encrypted gossip) and that of the Docker walk-through (none of these) in turn.
+ * @param consul path of the binary
+ * @returns Markdown
  */
-export async function benchThroughput(consul: string, progress: (line: string) => void, rounds = 3): Promise<string> {
-  const running = {} as Record<Names, Contender>;
-  const results = new Map<string, Record<Names, Load[]>>();
+export async function benchThroughput(consul: string, progress: (line: string) => void): Promise<string> {
+  const running = {} as Record<Name, Contender>;
+  const results = new Map<string, Record<Name, Load[]>>();
   try {
     for (const name of names) running[name] = (await contenders[name](consul)).contender;
     for (const name of names) await registerWeb(running[name]);
@@ -42,7 +45,7 @@ export async function benchThroughput(consul: string, progress: (line: string) =
         for (const { what, attempt } of await measures(running[name])) {
           await load(0.5, attempt);
           const result = await load(3, attempt);
-          const all = results.get(what) ?? { "this program": [], "seed 004": [] };
+          const all = results.get(what) ?? ofEach<Load>();
           all[name].push(result);
           results.set(what, all);
           progress(`round ${round} of ${rounds}, ${name}, ${what}: ${result.rate.toFixed(0)} per second`);

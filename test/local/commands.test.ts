@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "fs";
 import { tmpdir } from "os";
 import { delimiter, join } from "path";
 import { promisify } from "util";
-import { healthy } from "../../lab/faults";
+import { healthy } from "../../lab/healthy";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { documented } from "../documents";
 
@@ -119,7 +119,7 @@ describe("commands of the documents, on a cluster of this machine", function () 
 
   for (const [command, { at = "server-1", before: prepare, placeholders, says }] of Object.entries(cases)) {
     it(command, async () => {
-      if (at === "server-1") await healthy(cluster);
+      if (at === "server-1") await healthy(cluster, 0);
       await prepare?.();
       const replaced = Object.entries((await placeholders?.()) ?? {}).reduce(
         (text, [from, to]) => text.replace(from, to),

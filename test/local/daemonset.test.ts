@@ -3,7 +3,7 @@ import { execFile } from "child_process";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
 import { agentNodeId } from "../../consul/config";
-import { edit } from "../../local/offline";
+import { edit } from "../program/edit";
 import { runProgram, stackConfig } from "../../local/program";
 import { clusterProviders, consulOf, eventually, namespace, Servers, Wanted } from "./kube-cluster";
 import { Pod, PodSpec, podsUnavailable, World } from "./pods";

@@ -9,7 +9,6 @@ import { promisify } from "util";
 import { appEnvironment } from "../../components/kubernetes/app-environment";
 import { appRules, grantObjects } from "../../consul/access";
 import { ports } from "../../consul/config";
-import { applyAcl } from "../../local/acl";
 import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 
@@ -46,7 +45,7 @@ describe("the example's application", function () {
       grant("orders-config", [], [], ["config/orders/"]),
       grant("shop", ["shop"], ["config/shop/"], []),
     ];
-    await applyAcl(cluster.api(await cluster.leaderName()), grantObjects("app_test_", grants));
+    await cluster.applyAcl(grantObjects("app_test_", grants));
   });
   after(async () => {
     for (const step of undo.reverse()) await step();

@@ -4,7 +4,8 @@ import { Cloud } from "../../components/ecs/cloud";
 import { FakeCloud, words } from "../../components/ecs/fake-cloud";
 import { commandText } from "../../consul/machine/commands";
 import { Registered } from "../../local/program";
-import { edit, FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
+import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
+import { edit } from "./edit";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));

@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { stubDomain } from "../../components/kubernetes/stub-domain";
-import { runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
 
 const withDns = (dns: object, environment = "prod") =>
   runFixture(environment, (config) => void (config["consul:dns"] = JSON.stringify(dns)));

@@ -4,7 +4,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { parse } from "yaml";
 import { programDir, ProgramRun, runProgram } from "../../local/program";
-import { FixtureProviders, prodOutputs } from "../../local/offline";
+import { FixtureProviders, prodOutputs } from "../../local/fixtures";
 
 const reference = (app: string) => ({
   namespace: "shop",

@@ -5,7 +5,8 @@ import { parse } from "yaml";
 import { grantPrefix } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
-import { edit, runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
+import { edit } from "./edit";
 
 const orders = { name: "orders", namespace: "shop", services: ["orders"], kv: { read: ["config/orders/"] } };
 const billing = { name: "billing", namespace: "finance", services: ["billing"] };

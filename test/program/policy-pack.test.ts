@@ -16,7 +16,7 @@ import {
 } from "@pulumi/pulumi/proto/analyzer_pb";
 import { Struct } from "google-protobuf/google/protobuf/struct_pb";
 import { programDir, Registered } from "../../local/program";
-import { runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
 
 /** How the engine marks a secret and a value that a preview cannot know. */
 const secret = (value: unknown) => ({ "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", value });

@@ -1,7 +1,11 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
-import { main, preview, render } from "../../local/preview";
-import { committed, snapshot } from "../../local/expected";
-import { environments, runFixture } from "../../local/offline";
+import { execFile } from "child_process";
+import { promisify } from "util";
+import { main, preview } from "../../local/preview";
+import { render } from "../../local/preview-text";
+import { programDir } from "../../local/program";
+import { committedText, expectedText } from "../../local/expected";
+import { environments, runFixture } from "../../local/fixtures";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]) {
@@ -19,7 +23,7 @@ describe("npm run preview", () => {
   for (const environment of environments) {
     it(`lists every resource of ${environment}, shows files as text and no secret`, async () => {
       const { resources, secrets, outputs } = await runFixture(environment);
-      const { code, out } = await run(environment);
+      const { code, out } = await run(environment, "--full");
       equal(code, 0);
       const lines = out.split("\n").map((line) => line.trim());
       for (const { name } of resources) {
@@ -29,7 +33,7 @@ describe("npm run preview", () => {
         );
       }
       match(out, /"datacenter": "[a-z0-9-]+"/, "configuration files are text");
-      match(out, /^(No difference|Differences) to test\/expected\//m);
+      match(out, /^[a-z-]+: \d+ resources\n(No difference|Differences) to test\/expected\//);
       const sensitive = Object.values(outputs).flatMap(({ value, secret }) => (secret ? [String(value)] : []));
       for (const secret of [...secrets, ...sensitive]) {
         for (const form of [secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString("base64")]) {
@@ -40,23 +44,43 @@ describe("npm run preview", () => {
   }
 
   it("shows user data as the text that the machine will run", async () => {
-    const { out } = await run("prod");
+    const { out } = await run("prod", "--full");
     equal(out.match(/\| {3}#cloud-boothook$/gm)?.length, 3);
     match(out, /ExecStart=\/usr\/local\/lib\/consul\/versions\/1.22.7\/consul agent/);
   });
 
-  it("shows the tree, what is protected and the chain of servers in brief", async () => {
-    const { out } = await run("prod", "--brief");
+  it("shows the verdict, the tree, what is protected and the chain of servers, and the verdict again", async () => {
+    const { out } = await run("prod");
     match(out, /^consul \(consul EcsServers\)\n {2}consul-consul-1-data \(alicloud EcsDisk, protected\)$/m);
     match(
       out,
       /^ {2}consul-consul-2 \(alicloud Instance, protected, after consul-consul-1-attachment and consul-consul-1\)$/m,
     );
+    match(out, /^ {2}consul-agent \(kubernetes DaemonSet, after all of consul\)$/m);
     ok(!out.includes("cloud-boothook"));
+    const verdict = out.split("\n").slice(0, 3);
+    match(verdict[1] ?? "", /^(No difference|Differences) to test\/expected\/prod\.json/);
+    equal(verdict[2], "The policy pack has no objection.");
+    ok(out.endsWith(`\n\n${verdict.join("\n")}\n`), out.slice(-300));
+    ok(!out.includes("\x1b"), "no colours without a terminal");
+  });
+
+  it("has colours where it is told so, for the same text", async () => {
+    const result = await preview("local");
+    const coloured = render(result, { colours: true });
+    match(coloured, /^\x1b\[32mThe policy pack has no objection\.\x1b\[39m$/m);
+    equal(coloured.replace(/\x1b\[\d+m/g, ""), render(result));
+  });
+
+  it("ends calmly, with its own exit code, where the reader has seen enough", async () => {
+    // `true` reads nothing and is gone before there is anything to read.
+    const pipeline = '{ "$0" --require sucrase/register/ts local/preview.ts prod; echo "status $?" >&2; } | true';
+    const { stderr } = await promisify(execFile)("sh", ["-c", pipeline, process.execPath], { cwd: programDir });
+    equal(stderr, "status 0\n");
   });
 
   it("shows what is added, removed and changed against the committed resources, line by line", async () => {
-    const before = JSON.parse(committed("prod")) as {
+    const before = JSON.parse(committedText("prod") ?? "") as {
       resources: { urn: string; name: string; inputs: Record<string, unknown> }[];
     };
     before.resources = before.resources.filter(({ name }) => name !== "consul-sg");
@@ -64,7 +88,8 @@ describe("npm run preview", () => {
     const machine = before.resources.find(({ name }) => name === "consul-consul-1");
     ok(machine);
     machine.inputs.userData = (machine.inputs.userData as string[]).map((line) => line.replace('"info"', '"debug"'));
-    const text = render(await preview("prod", JSON.stringify(before)), true);
+    const text = render(await preview("prod", JSON.stringify(before)));
+    match(text, /^prod: \d+ resources\nDifferences to test\/expected\/prod\.json: 1 added, 1 removed, 1 changed\.\n/);
     match(text, /^ {2}\+ consul-sg \(alicloud SecurityGroup\) added$/m);
     match(text, /^ {2}- gone \(c Gone\) removed$/m);
     match(text, /^ {2}~ consul-consul-1 \(alicloud Instance\) changed$/m);
@@ -74,14 +99,13 @@ describe("npm run preview", () => {
   });
 
   it("says so where nothing differs", async () => {
-    const now = snapshot(await runFixture("local"));
-    match(render(await preview("local", now), true), /^No difference to test\/expected\/local.json\.$/m);
+    const now = expectedText(await runFixture("local"));
+    match(render(await preview("local", now)), /^No difference to test\/expected\/local.json\.$/m);
   });
 
   it("compares with nothing where nothing is committed", async () => {
-    ok(
-      render({ ...(await preview("local")), differences: undefined }, true).includes("Nothing is committed for local"),
-    );
+    const nothing = { ...(await preview("local")), differences: undefined };
+    match(render(nothing), /^local: \d+ resources\nNothing is committed for local to compare with\.\n/);
   });
 
   it("gives the same as JSON", async () => {
@@ -96,11 +120,9 @@ describe("npm run preview", () => {
     const result = await preview("prod");
     const urn = result.resources.find(({ name }) => name === "consul-consul-1-data")?.urn;
     ok(urn);
-    const refused = render({ ...result, violations: [{ rule: "encrypted-disks", urn, message: "is plain" }] }, true);
-    match(
-      refused,
-      /refuses this, for 1 reasons:\n {2}encrypted-disks: consul-consul-1-data \(alicloud EcsDisk\) is plain/,
-    );
+    const refused = render({ ...result, violations: [{ rule: "encrypted-disks", urn, message: "is plain" }] });
+    match(refused, /^ {2}encrypted-disks: consul-consul-1-data \(alicloud EcsDisk\) is plain$/m);
+    equal(refused.match(/^The policy pack refuses this, for 1 reason\.$/gm)?.length, 2);
   });
 
   it("says what is wrong with the command in one line", async () => {

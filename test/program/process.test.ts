@@ -1,6 +1,6 @@
 import { equal, match, ok } from "assert/strict";
 import { stackConfig } from "../../local/program";
-import { FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
+import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
 import { runProcess } from "../../lab/bench/process";
 
 describe("the program in its own process, as the Pulumi CLI starts it", function () {

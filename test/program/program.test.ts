@@ -1,7 +1,8 @@
 import { deepEqual, equal, notEqual, ok, rejects } from "assert/strict";
 import { Registered } from "../../local/program";
-import { committed, snapshot } from "../../local/expected";
-import { edit, environments, FixtureProviders, prodOutputs, runFixture } from "../../local/offline";
+import { committedText, expectedText } from "../../local/expected";
+import { environments, FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
+import { edit } from "./edit";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));
@@ -10,7 +11,7 @@ const serverName = (resource: Registered) => String(resource.inputs.instanceName
 describe("the whole program", () => {
   for (const environment of environments) {
     it(`makes the committed resources for ${environment} (renew with: npm run expected)`, async () => {
-      equal(snapshot(await runFixture(environment)), committed(environment));
+      equal(expectedText(await runFixture(environment)), committedText(environment));
     });
 
     it(`keeps every secret of ${environment} out of what is not secret`, async () => {

@@ -6,7 +6,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
-import { runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 

@@ -1,6 +1,7 @@
 import * as k8s from "@kubernetes/client-node";
 import assert from "assert/strict";
-import { edit, runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
+import { edit } from "../program/edit";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 

@@ -1,7 +1,7 @@
 import { deepEqual, equal, ok } from "assert/strict";
 import { parseArgs } from "util";
 import { documented } from "../documents";
-import { runFixture } from "../../local/offline";
+import { runFixture } from "../../local/fixtures";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, realNodes, zonedVolumes } from "./kube-objects";
 

@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok } from "assert/strict";
-import { rules, Seen, violations } from "../../policy/rules";
-import { environments, runFixture } from "../../local/offline";
+import type { Seen } from "../../policy/resources";
+import { rules, violations } from "../../policy/rules";
+import { environments, runFixture } from "../../local/fixtures";
 import { asSeen } from "../../local/preview";
 
 type Mutable = Omit<Seen, "props" | "protect" | "type"> & {

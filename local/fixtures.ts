@@ -2,15 +2,17 @@ import { createHash } from "crypto";
 import { tokenUuid } from "../consul/secrets";
 import { ProgramRun, Providers, runProgram, stackConfig } from "./program";
 
+// The program without any provider: for `npm run preview`, `npm run expected` and the tests.
+
 /**
- * Providers that answer with fixed values, so that what the program makes of them is the same at each run. Secrets are
- * recognisable: `fixtureSecrets` knows every one that was given out. A resource or function that is not listed here is
- * an error, so that nothing new goes unnoticed.
+ * Providers that answer with made-up values, the same at each run. `secrets` has every secret that was handed out. A
+ * resource or function that is not listed here is an error, so that nothing new goes unnoticed.
  */
 export class FixtureProviders implements Providers {
   /** Every secret handed out, raw and in the forms the program makes of it. */
   readonly secrets = new Set<string>();
 
+  /** @param stackOutputs the outputs of every stack that the program refers to */
   constructor(private readonly stackOutputs: Readonly<Record<string, unknown>> = {}) {}
 
   resource({ type, name, inputs }: Parameters<Providers["resource"]>[0]) {
@@ -64,7 +66,7 @@ function pem(what: string, name: string): string {
   return `-----BEGIN ${what}-----\n${name}\n-----END ${what}-----\n`;
 }
 
-/** What the prod stack gives to others, as far as the fixtures are concerned. */
+/** Made-up outputs of the stack prod, for stacks that refer to prod. */
 export const prodOutputs: Readonly<Record<string, unknown>> = {
   outputsVersion: 1,
   environment: "prod",
@@ -86,7 +88,11 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
 /** The environments whose resources are committed in test/expected. */
 export const environments = ["prod", "dev", "local", "prod-cluster-b"] as const;
 
-/** Runs the program for a committed stack file with fixture providers; `change` edits the configuration first. */
+/**
+ * Runs the program for a committed stack file with made-up providers.
+ * @param change edits the configuration first
+ * @returns the run, and every secret in it
+ */
 export async function runFixture(
   environment: string,
   change: (config: Record<string, string>) => void = () => undefined,
@@ -96,15 +102,4 @@ export async function runFixture(
   change(config);
   const run = await runProgram(environment, config, providers);
   return { ...run, secrets: providers.secrets };
-}
-
-/** Edits one structured setting in place. */
-export function edit(
-  config: Record<string, string>,
-  key: string,
-  change: (value: Record<string, unknown>) => void,
-): void {
-  const value = JSON.parse(config[`consul:${key}`] ?? "{}") as Record<string, unknown>;
-  change(value);
-  config[`consul:${key}`] = JSON.stringify(value);
 }

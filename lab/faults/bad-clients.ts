@@ -2,13 +2,14 @@ import { randomBytes, randomUUID } from "crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
-import { ports } from "../consul/config";
-import type { ConsulNode } from "../consul/node";
-import { Api } from "../local/api";
-import type { Member } from "../local/check";
-import { NodeProcess } from "../local/processes";
-import { LocalProviders } from "../local/providers";
-import type { Cluster } from "../local/supervisor";
+import { ports } from "../../consul/config";
+import type { ConsulNode } from "../../consul/node";
+import { Api } from "../../local/api";
+import type { Member } from "../../local/check";
+import { NodeProcess } from "../../local/processes";
+import { LocalProviders } from "../../local/providers";
+import type { Cluster } from "../../local/supervisor";
+import { Drill, Shown } from "./report";
 
 /** A Consul agent's configuration, as far as it is spoilt here. */
 interface Config extends Record<string, unknown> {
@@ -21,23 +22,23 @@ interface Config extends Record<string, unknown> {
 interface BadClient {
   readonly name: string;
   readonly what: string;
-  /** The node it pretends to be like. */
+  /** The role of the node whose configuration is spoilt. */
   readonly like: "server" | "agent";
   readonly spoil: (config: Config) => Config;
-  /** What is said when it is refused, in its own log or, with its address, in a server's. */
+  /** The refusal in the client's own log or, in a line with the client's address, in a server's log. */
   readonly refusal: RegExp;
-  /** It has the key of the gossip pool and gets past all that is before it: gossip asks for nothing else. */
+  /** The client has the key of the gossip pool, and becomes a member: gossip asks for nothing else. */
   readonly gossips?: true;
 }
 
 export interface Refusal {
   readonly what: string;
   readonly gossips: boolean;
-  /** What it was told, in Consul's words; "" for nothing. */
+  /** The refusal in Consul's words; "" for none. */
   readonly said: string;
-  /** It was given the catalog, or a vote. */
+  /** The client was given the catalog, or a vote. */
   readonly served: boolean;
-  /** A node of the cluster took it for a member at some time. */
+  /** A node of the cluster took the client for a member at some time. */
   readonly seen: boolean;
 }
 
@@ -59,7 +60,7 @@ const clients: readonly BadClient[] = [
   },
   {
     name: "no-tls",
-    what: "no TLS, no gossip key (as in seed 004)",
+    what: "no TLS, no gossip key, as in the Docker walk-through",
     like: "agent",
     spoil: (config) => ({ ...noTls(config), encrypt: undefined }),
     refusal: /Remote state is encrypted and encryption is not configured/,
@@ -104,9 +105,9 @@ const clients: readonly BadClient[] = [
 ];
 
 /**
- * Starts clients that must not get in, all at once beside the cluster, each like a node of it but for one thing; looks
- * for some seconds at what they are told and at who sees them; then takes them away without a trace.
- * @param seconds how long they have to be refused; 2 s more are for looking whether that lasts
+ * Starts clients that must not get in, all at once beside the cluster. Each is like a node of the cluster but for one
+ * thing. Watches for some seconds what the clients are told and which nodes see them; then removes every trace of them.
+ * @param seconds how long the refusals may take; 2 s more are for watching whether they last
  */
 export async function badClients(cluster: Cluster, seconds = 30): Promise<Refusal[]> {
   const directory = join(cluster.dir, "bad-clients");
@@ -146,7 +147,7 @@ export async function badClients(cluster: Cluster, seconds = 30): Promise<Refusa
     for (const until = Date.now() + 2000; Date.now() < until;) await look();
     return await Promise.all(
       started.map(async ({ client, api, said }) => {
-        // Whoever answers with nodes of the cluster has been given its catalog, and would be with this token.
+        // A client that answers with nodes of the cluster has been given the catalog.
         const nodes = await api.get<{ Node: string }[]>("catalog/nodes?stale").catch(() => []);
         return {
           what: client.what,
@@ -165,9 +166,9 @@ export async function badClients(cluster: Cluster, seconds = 30): Promise<Refusa
   }
 }
 
-/** Takes a stranger out of raft, gossip and the catalog. */
+/** Removes a stranger from raft, gossip and the catalog. */
 async function forget(cluster: Cluster, name: string): Promise<void> {
-  const gone = () => undefined; // it need not have been everywhere
+  const gone = () => undefined; // the stranger need not have been in all three
   const api = cluster.api(await cluster.leaderName());
   type Raft = { Servers: { ID: string; Node: string }[] };
   const { Servers } = await api.get<Raft>("operator/raft/configuration");
@@ -177,7 +178,7 @@ async function forget(cluster: Cluster, name: string): Promise<void> {
   await api.put("catalog/deregister", { Node: name }).catch(gone);
 }
 
-/** The settings of a node, its files taken together. */
+/** The configuration of a node, of its files taken together. */
 function configOf(node: ConsulNode): Config {
   const [settings = {}, secrets = {}] = ["consul.json", "secrets.json"].map((file) => {
     const content = node.files.find(({ path }) => path.endsWith(`/${file}`))?.content ?? "{}";
@@ -224,15 +225,44 @@ async function makeCertificates(cluster: Cluster): Promise<Certificates> {
   const name = `agent.${cluster.datacenter}.consul`;
   const validityPeriodHours = 1;
   const ca = await make("selfSignedCert:SelfSignedCert", {
-    ...{ privateKeyPem, subject: { commonName: "another CA" }, validityPeriodHours },
-    ...{ isCaCertificate: true, allowedUses: ["cert_signing"], setSubjectKeyId: true },
+    privateKeyPem,
+    subject: { commonName: "another CA" },
+    validityPeriodHours,
+    isCaCertificate: true,
+    allowedUses: ["cert_signing"],
+    setSubjectKeyId: true,
   });
   const request = await make("certRequest:CertRequest", {
-    ...{ privateKeyPem, subject: { commonName: name }, dnsNames: [name, "localhost"] },
+    privateKeyPem,
+    subject: { commonName: name },
+    dnsNames: [name, "localhost"],
   });
   const cert = await make("locallySignedCert:LocallySignedCert", {
-    ...{ certRequestPem: request.certRequestPem, caPrivateKeyPem: caKey, caCertPem: cluster.caCertificate },
-    ...{ validityPeriodHours, allowedUses: ["digital_signature", "server_auth", "client_auth"] },
+    certRequestPem: request.certRequestPem,
+    caPrivateKeyPem: caKey,
+    caCertPem: cluster.caCertificate,
+    validityPeriodHours,
+    allowedUses: ["digital_signature", "server_auth", "client_auth"],
   });
   return { otherCa: ca.certPem ?? "", cert: cert.certPem ?? "", key: privateKeyPem ?? "" };
+}
+
+export const clientsDrill: Drill = { title: "Clients that must not get in", run: showClients };
+
+async function showClients(cluster: Cluster): Promise<Shown> {
+  const figures = await badClients(cluster);
+  const known = (seen: boolean, gossips: boolean) =>
+    seen ? `yes${gossips ? ": gossip asks for its key alone" : ""}` : "no";
+  return {
+    figures,
+    table: [
+      ["", "refused with", "among the members"],
+      ...figures.map(({ what, said, seen, gossips }) => [what, said, known(seen, gossips)]),
+    ],
+    broken: [
+      ...figures.filter(({ said }) => said === "").map(({ what }) => `${what}: is not refused`),
+      ...figures.filter(({ served }) => served).map(({ what }) => `${what}: is given the catalog, or a vote`),
+      ...figures.filter(({ seen, gossips }) => seen && !gossips).map(({ what }) => `${what}: is a member`),
+    ],
+  };
 }
