@@ -5,15 +5,18 @@ import { programDir } from "../local/program";
 /** Every document of this repository that people read to run something. */
 export const documents = [
   "README.md",
-  ...readdirSync(join(programDir, "docs")).map((name) => `docs/${name}`),
+  "README.zh-CN.md",
+  ...readdirSync(join(programDir, "docs"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
   "examples/spring-app/README.md",
   "tools/README.md",
 ].sort();
 
-/** What begins a command, where it stands within a sentence. */
+/** The beginning of a command within a sentence. */
 const program = /^(aliyun|consul|curl|docker|journalctl|kubectl|node|npm|npx|pulumi|systemctl) /;
 
-/** The commands of a document: the lines of its shell blocks, and what its sentences have as code. */
+/** The commands of a document: the lines of its shell blocks, and the commands that its sentences have as code. */
 export function commandsOf(text: string): string[] {
   const blocks = [...text.matchAll(/^ *```sh\n([\s\S]*?)^ *```/gm)].flatMap(([, block = ""]) =>
     block.replace(/(\\|\|)\n/g, (_, end) => (end === "|" ? "| " : "")).split("\n"),
@@ -24,7 +27,7 @@ export function commandsOf(text: string): string[] {
   return [...new Set([...blocks, ...inline].map((line) => line.replace(/\s+/g, " ").trim()))].filter(Boolean);
 }
 
-/** All commands with the document that each is in. */
+/** All commands, each with the document that has it. */
 export function documented(): { document: string; command: string }[] {
   return documents.flatMap((document) =>
     commandsOf(readFileSync(join(programDir, document), "utf8")).map((command) => ({ document, command })),

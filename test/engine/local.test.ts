@@ -9,10 +9,10 @@ import { programDir } from "../../local/program";
 import { secretOutputs } from "../../stacks/outputs";
 import { documented } from "../documents";
 
-/** What a clone has and a deployment needs; the engine writes into Pulumi.local.yaml, so it gets a copy. */
+/** Files of a clone that a deployment needs. The engine writes into Pulumi.local.yaml, so the test copies the files. */
 const project = /^(index\.ts|settings\.ts|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
 
-/** Why the real engine cannot run here, "" where it can. */
+/** The reason why the real engine cannot run here; "" where it can. */
 function missing(): string {
   const { error, status, stderr } = spawnSync("pulumi", ["version"], { encoding: "utf8" });
   if (error) return "pulumi is not on PATH";
@@ -25,7 +25,7 @@ describe("the stack local, by the real engine", function () {
   let backend: string;
   let stack: Stack;
   let outputs: OutputMap;
-  /** A command of the documents, for this stack and with nobody to ask. */
+  /** Runs a command of the documents for this stack, without questions. */
   let pulumi: (command: string, input?: string) => string;
 
   const resources = async () =>
@@ -82,7 +82,7 @@ describe("the stack local, by the real engine", function () {
         .sort(),
       [...secretOutputs].sort(),
     );
-    // As it lies in the backend: an export by the Automation API is decrypted.
+    // The files of the backend themselves: an export by the Automation API is decrypted.
     const state = readdirSync(backend, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => readFileSync(join(entry.parentPath, entry.name), "utf8"))
@@ -109,7 +109,7 @@ describe("the stack local, by the real engine", function () {
     deepEqual(changed, ["gossipKey"]);
   });
 
-  // Commands of the documents, in this order; each for the stack of this test, and asking nobody.
+  // The commands of the documents, in this order, each for the stack of this test and without questions.
   const kinds: readonly (readonly [string, ...string[]])[] = [
     ["pulumi stack init"],
     ["pulumi stack output"],
@@ -121,7 +121,7 @@ describe("the stack local, by the real engine", function () {
     ["pulumi state unprotect", "--yes"],
   ];
   const commands = [...new Set(documented().map(({ command }) => command.replace(/ \|.*/, "")))]
-    .filter((command) => command.startsWith("pulumi ") && command !== "pulumi destroy") // that comes last
+    .filter((command) => command.startsWith("pulumi ") && command !== "pulumi destroy") // the last test does this
     .sort();
 
   it("is what every command of the documents is tried on", () => {

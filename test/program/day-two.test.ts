@@ -10,7 +10,7 @@ import { edit } from "./edit";
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));
 
-/** Machines of the prod stack that are well, unless they are said not to run. */
+/** Healthy machines of the prod stack. A test may say that some do not run. */
 class ProdCloud extends FakeCloud {
   constructor(private readonly status = "Running") {
     super({ names: ["consul-1", "consul-2", "consul-3"], version: "1.22.7" });

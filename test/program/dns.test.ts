@@ -41,7 +41,7 @@ describe("DNS for pods in the program", () => {
     equal(patches.length, 1);
     const { metadata, data } = patches[0]?.inputs as { metadata: Record<string, unknown>; data: unknown };
     deepEqual([metadata.name, metadata.namespace], ["coredns-custom", "kube-system"]);
-    // The same name at each run: a patch is given back by the manager that made it.
+    // The manager's name is the same at each run: the manager that made a patch gives the patch back.
     deepEqual(metadata.annotations, { "pulumi.com/patchFieldManager": "consul-dns" });
     deepEqual(data, { "consul.server": stubDomain({ address: "10.96.0.53", port: 53 }) });
     equal(outputs.dnsSnippet?.value, "");

@@ -7,7 +7,7 @@ import { programDir, ProgramRun } from "../../local/program";
 import { violations } from "../../policy/rules";
 import { exampleElsewhere, exampleOutputs, runExample } from "./example";
 
-/** The example in a directory of its own with this project as a package, as another repository has it. */
+/** The example in a directory of its own, with this project as a package: the layout of another repository. */
 describe("the example's stack in another repository", function () {
   this.timeout(120_000);
   let directory: string;
@@ -25,7 +25,7 @@ describe("the example's stack in another repository", function () {
     const own = { target: "es2022", strict: true, esModuleInterop: true, skipLibCheck: true, noEmit: true };
     return JSON.stringify({ compilerOptions: { ...own, ...types, module, moduleResolution }, include: ["index.ts"] });
   }
-  /** What the compiler says about the example, with one edit. */
+  /** The compiler's messages about the example after one edit. */
   function compile(change: [RegExp, string] = [/^/, ""], file = join(repository, "index.ts")): string {
     const before = readFileSync(file, "utf8");
     writeFileSync(file, before.replace(...change));

@@ -13,14 +13,14 @@ const reference = (app: string) => ({
   accessorId: "f1c70e5a-0000-4000-8000-0000000acce5",
 });
 
-/** What the Consul stack gives to the example. */
+/** The outputs that the Consul stack gives to the example. */
 export const exampleOutputs: Readonly<Record<string, unknown>> = {
   ...prodOutputs,
   apps: { orders: reference("orders"), "orders-config": reference("orders-config") },
 };
 
 /**
- * The example in a new directory with this project as a package beside it, as another repository has it.
+ * Copies the example into a new directory, with this project as a package beside it: the layout of another repository.
  * @returns the directory, which the caller removes; the example is in spring-app, packages in node_modules
  */
 export function exampleElsewhere(): string {
@@ -29,7 +29,7 @@ export function exampleElsewhere(): string {
     recursive: true,
     filter: (path) => !path.includes("node_modules"),
   });
-  // `npm pack` builds what is in the package: the prepack script.
+  // `npm pack` runs the prepack script, which builds the content of the package.
   const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", directory], { cwd: programDir });
   const modules = join(directory, "node_modules");
   mkdirSync(join(modules, "consul-alicloud"), { recursive: true });
@@ -39,7 +39,7 @@ export function exampleElsewhere(): string {
   return directory;
 }
 
-/** Runs the example's program with what the Consul stack gives, on the defaults of its own Pulumi.yaml. */
+/** Runs the example's program with the outputs of the Consul stack and the defaults of its own Pulumi.yaml. */
 export async function runExample(
   directory: string,
   stackOutputs: Readonly<Record<string, unknown>> = exampleOutputs,

@@ -18,11 +18,11 @@ import { Struct } from "google-protobuf/google/protobuf/struct_pb";
 import { programDir, Registered } from "../../local/program";
 import { runFixture } from "../../local/fixtures";
 
-/** How the engine marks a secret and a value that a preview cannot know. */
+/** The engine's marks for a secret, and for a value that a preview cannot know. */
 const secret = (value: unknown) => ({ "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", value });
 const unknownText = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
 
-/** The policy pack in a process of its own, started as the Pulumi CLI starts it, and this test in the engine's place. */
+/** The policy pack in a process of its own, started as Pulumi's CLI starts it. This test plays the engine. */
 describe("the policy pack in its own process", () => {
   let pack: ChildProcess;
   let client: AnalyzerClient;
@@ -44,7 +44,7 @@ describe("the policy pack in its own process", () => {
     pack.kill();
   });
 
-  /** What the pack says to one resource before it is touched. */
+  /** The pack's objections to one resource, before the resource is touched. */
   function analyze(resource: Registered, urn = resource.urn): Promise<AnalyzeDiagnostic.AsObject[]> {
     const request = new AnalyzeRequest();
     request.setType(resource.type);

@@ -33,7 +33,7 @@ interface Project {
 }
 
 /**
- * What a container engine makes of a service, with the kernel's own means: a root of its own that cannot be written to,
+ * Runs a service as a container engine does, with the kernel's own means: a read-only root of its own,
  * the files at their paths, the service's user without any capability, the project's network.
  */
 const container = `set -eu

@@ -6,7 +6,7 @@ import { Kube, startKubeOrSkip } from "./kube";
 const stub = stubDomain({ address: "10.96.0.53", port: 53 });
 const corefile = ".:53 {\n    errors\n    kubernetes cluster.local\n    forward . /etc/resolv.conf\n}\n";
 
-/** What the patch of components/cluster-dns.ts does to a ConfigMap, and why it is never the Corefile: on a real API server. */
+/** What the patch of components/kubernetes/dns.ts does to a ConfigMap, on a real API server, and why not to the Corefile. */
 describe("the patch for CoreDNS", function () {
   this.timeout(300_000);
   let kube: Kube;
@@ -29,14 +29,14 @@ describe("the patch for CoreDNS", function () {
     ]);
   });
   after(async () => {
-    // Not started where the level is skipped.
+    // Undefined where the level is skipped.
     await (kube as Kube | undefined)?.stop();
   });
 
   const core = () => kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
   const read = async (name: string) =>
     (await core().readNamespacedConfigMap({ name, namespace: "kube-system" })).data ?? {};
-  /** As Pulumi's provider patches: server-side apply by a manager of its own; to give back, it applies nothing. */
+  /** Patches as Pulumi's provider does: server-side apply by its own manager. Applying nothing gives the patch back. */
   const patch = (name: string, data: Record<string, string>, force = false) =>
     kube.objects.patch(
       {

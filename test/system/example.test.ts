@@ -5,7 +5,7 @@ import { exampleElsewhere, runExample } from "../program/example";
 import { Kube, startKubeOrSkip } from "./kube";
 import { Manifest } from "./kube-objects";
 
-/** The example's stack on a real API server: everything is accepted as it is, the Job runs, the pods come up. */
+/** The example's stack on a real API server: everything is accepted unchanged, the Job runs, the pods come up. */
 describe("the example's stack on Kubernetes", function () {
   this.timeout(300_000);
   let kube: Kube;
@@ -16,7 +16,7 @@ describe("the example's stack on Kubernetes", function () {
     directory = exampleElsewhere();
   });
   after(async () => {
-    // Not started where the level is skipped.
+    // Undefined where the level is skipped.
     await (kube as Kube | undefined)?.stop();
     if (directory !== "") rmSync(directory, { recursive: true, force: true });
   });
@@ -32,7 +32,7 @@ describe("the example's stack on Kubernetes", function () {
     const namespace: Manifest = {
       apiVersion: "v1",
       kind: "Namespace",
-      // The strictest level there is: the example needs nothing of the node.
+      // The strictest level: the example needs nothing of the node.
       metadata: {
         name: "shop",
         labels: { "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" },

@@ -1,6 +1,6 @@
 import type { Registered } from "../../local/program";
 
-/** An object of Kubernetes as it goes over the wire. */
+/** A Kubernetes object as the API takes it. */
 export interface Manifest {
   readonly apiVersion: string;
   readonly kind: string;
@@ -13,7 +13,7 @@ export interface Manifest {
   readonly [field: string]: unknown;
 }
 
-/** Whether what a program registers is an object of Kubernetes: its inputs are the manifest then. */
+/** Whether a registered resource is a Kubernetes object. Its inputs are then the manifest. */
 export function isKubernetesObject({ type, custom }: Registered): boolean {
   return custom && type.startsWith("kubernetes:");
 }
@@ -38,7 +38,7 @@ export const realNodes: readonly Manifest[] = Array.from({ length: 11 }, (_, ind
   );
 });
 
-/** Two virtual nodes (ECI): label and taint as ACK sets them (reference/alicloud.md). */
+/** Two virtual nodes (ECI), with label and taint as ACK sets them (docs/facts/cloud.md, "ACK"). */
 export const virtualNodes: readonly Manifest[] = ["cn-hangzhou-h", "cn-hangzhou-i"].map((zone, index) => {
   const labels = { type: "virtual-kubelet", "kubernetes.io/role": "agent", "topology.kubernetes.io/zone": zone };
   const capacity = { cpu: "960", memory: "3840Gi", pods: "5000" };
@@ -73,7 +73,7 @@ function node(
   };
 }
 
-/** A storage class, and volumes of it in every zone: what a cloud's disk driver would make when claims come in. */
+/** A storage class, and volumes of this class in every zone: a cloud's disk driver makes these for claims. */
 export function zonedVolumes(storageClass: string, size: string, perZone: number): Manifest[] {
   const ofZone = (zone: string) =>
     Array.from({ length: perZone }, (_, index): Manifest => {
@@ -115,7 +115,7 @@ export interface Pace {
   readonly work: number;
 }
 
-/** What kwok does in place of kubelets: nodes become ready; pods start, end when they are deleted, and finish if a Job's. */
+/** What kwok does instead of kubelets: nodes become ready; pods start, end when deleted, and finish if a Job's. */
 export function kwokConfiguration(pace: Pace): object[] {
   const exists = { key: ".metadata.deletionTimestamp", operator: "Exists" };
   const alive = { key: ".metadata.deletionTimestamp", operator: "DoesNotExist" };
@@ -130,7 +130,7 @@ export function kwokConfiguration(pace: Pace): object[] {
     {
       apiVersion: "config.kwok.x-k8s.io/v1alpha1",
       kind: "KwokConfiguration",
-      // Every node has its own kubelet; kwok's default is four for all of them.
+      // One worker for each node, as each real node has its own kubelet. kwok's default is four for all nodes.
       options: { nodeLeaseParallelism: 16, nodePlayStageParallelism: 16, podPlayStageParallelism: 16 },
     },
     stage("Node", "node-ready", 0, [notReady], { statusTemplate: nodeReady }),
@@ -140,7 +140,7 @@ export function kwokConfiguration(pace: Pace): object[] {
   ];
 }
 
-// Templates of YAML, patched into the status. They begin in the first column: kwok trims the first line alone.
+// YAML templates that are patched into the status. Lines begin in the first column: kwok trims only the first line.
 const now = "{{ Now | Quote }}";
 
 const nodeReady = `

@@ -14,7 +14,7 @@ import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 
 const operator = { version: "v0.85.0", sum: "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=" };
 
-/** What the operator defines, from its own release. */
+/** The operator's definitions, from its own release. */
 async function definitions(): Promise<Manifest[]> {
   const module = `github.com/prometheus-operator/prometheus-operator@${operator.version}`;
   const { stdout } = await promisify(execFile)("go", ["mod", "download", "-json", module], { cwd: tmpdir() });
@@ -28,7 +28,7 @@ async function definitions(): Promise<Manifest[]> {
 
 const namespaceOf = (name: string): Manifest => ({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
 
-/** The Kubernetes objects of a stack with these settings beside its own. */
+/** The Kubernetes objects of a stack that has these settings beside its own. */
 async function objects(stack: "prod" | "dev", settings: Record<string, unknown>, without: string[] = []) {
   const { resources } = await runFixture(stack, (config) => {
     for (const [key, value] of Object.entries(settings)) config[`consul:${key}`] = JSON.stringify(value);
@@ -68,7 +68,7 @@ describe("applications, backups and monitoring, on a real API server", function 
       monitoring: { namespace: "ops", labels: { release: "prometheus" } },
     });
     const warnings = await kube.apply(made);
-    // Prometheus' operator looks for Endpoints unless it is told to look for slices.
+    // Prometheus' operator looks for Endpoints unless the monitor asks for slices.
     deepEqual(
       warnings.filter((warning) => !warning.includes("Endpoints is deprecated")),
       [],
@@ -98,7 +98,7 @@ describe("applications, backups and monitoring, on a real API server", function 
       const plural = `${kind.toLowerCase()}s`;
       const place = { group: "monitoring.coreos.com", version: "v1", namespace: "ops", plural, name: metadata.name };
       const stored = (await api.getNamespacedCustomObject(place)) as { spec: object };
-      // The server may add defaults; what was sent must all be there.
+      // The server may add defaults. Every field that was sent must be there.
       const text = JSON.stringify(defaultsRemoved(stored.spec, spec));
       equal(text, JSON.stringify(defaultsRemoved(spec, spec)), `${kind} ${metadata.name}`);
     }
@@ -125,7 +125,7 @@ describe("applications, backups and monitoring, on a real API server", function 
   });
 });
 
-/** One value with only what another one has, keys in one order. */
+/** The part of a value that another value has too, keys in one order. */
 function defaultsRemoved(value: unknown, like: unknown): unknown {
   if (Array.isArray(value) && Array.isArray(like)) return value.map((entry, i) => defaultsRemoved(entry, like[i]));
   if (value === null || typeof value !== "object" || like === null || typeof like !== "object") return value;

@@ -11,13 +11,13 @@ const namespace = "consul";
 const selector = "app.kubernetes.io/name=consul,app.kubernetes.io/component=server";
 const storageClass = "alicloud-disk-topology-alltype";
 
-/** Kubernetes' part of a run, and what of it stays when the stack is destroyed. */
+/** The Kubernetes objects of a run, and which of them stay when the stack is destroyed. */
 interface Described {
   readonly objects: readonly Manifest[];
   readonly kept: readonly Manifest[];
 }
 
-/** The servers of dev alone, or with what else dev has. */
+/** The servers of dev alone, or everything of dev. */
 async function describeDev(
   change: (servers: Record<string, unknown>) => void = () => undefined,
   { agents = false, settings = {} } = {},
@@ -36,7 +36,7 @@ async function describeDev(
   };
 }
 
-/** Workloads below the level of their namespace are only warned of where it says so as well. */
+/** The API server warns of workloads below a level only where the namespace asks for warnings too. */
 function strict(object: Manifest): Manifest {
   if (object.kind !== "Namespace") return object;
   const level = object.metadata.labels?.["pod-security.kubernetes.io/enforce"] ?? "";
@@ -111,7 +111,7 @@ describe("servers in the cluster, on a real API server", function () {
       "data-consul-server-1 Bound",
       "data-consul-server-2 Bound",
     ]);
-    // The program's own claims, which the StatefulSet has taken and not made.
+    // The program makes the claims. The StatefulSet only uses them.
     for (const { metadata } of bound) assert.ok(metadata?.annotations?.["pulumi.com/skipAwait"]);
   });
 
@@ -211,7 +211,7 @@ describe("servers in the cluster, on a real API server", function () {
     }
     assert.equal(count.fewest(), 2);
     count.stop();
-    // As Pulumi does it at the end.
+    // Pulumi deletes replaced objects at the end.
     await kube.remove(described.objects.filter(({ metadata }) => metadata.name === name(described, "ConfigMap")));
     described = changed;
   });

@@ -11,7 +11,7 @@ import { Manifest, realNodes, zonedVolumes } from "./kube-objects";
 const namespace = "smoke";
 const image = "registry.k8s.io/pause:3.10";
 
-/** What the strictest Pod Security level asks of a pod. */
+/** The fields that the strictest Pod Security level demands of a pod. */
 const restricted = { runAsNonRoot: true, runAsUser: 1000, seccompProfile: { type: "RuntimeDefault" } };
 const container = {
   name: "main",
@@ -256,7 +256,7 @@ describe("the Kubernetes cluster of the tests", function () {
   }
 });
 
-/** Command lines, on this machine, that name a directory. */
+/** Command lines of this machine's processes that name a directory. */
 function processesOf(directory: string): string[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
@@ -264,7 +264,7 @@ function processesOf(directory: string): string[] {
       try {
         return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
       } catch {
-        return ""; // ended meanwhile
+        return ""; // the process has ended meanwhile
       }
     })
     .filter((command) => command.includes(directory));

@@ -1,5 +1,5 @@
 /** A Kubernetes cluster on loopback: API server, controllers and scheduler are the real ones, kwok plays the kubelets. */
-import "reflect-metadata"; // @peculiar/x509 asks for it, before it is loaded itself
+import "reflect-metadata"; // @peculiar/x509 needs this to be loaded first
 import * as k8s from "@kubernetes/client-node";
 import * as x509 from "@peculiar/x509";
 import { ChildProcess, execFile, spawn } from "child_process";
@@ -30,9 +30,9 @@ const builtTools = [
 
 /** A running cluster. Its nodes are `realNodes` and `virtualNodes`. */
 export interface Kube {
-  /** For clients of one's own; the user is an administrator. */
+  /** For a test's own clients; the user is an administrator. */
   readonly kubeconfig: k8s.KubeConfig;
-  /** The same as a file, for programs. */
+  /** The same kubeconfig as a file, for programs. */
   readonly kubeconfigFile: string;
   readonly objects: k8s.KubernetesObjectApi;
   /**
@@ -45,20 +45,20 @@ export interface Kube {
   /** Deletes objects, workloads first and what they own with them, and waits until all are gone (default 60 s). */
   remove(objects: readonly Manifest[], seconds?: number): Promise<void>;
   /**
-   * Repeats a check until it no longer throws and gives what it returned.
+   * Repeats a check until the check no longer throws. @returns the check's result
    * @param seconds after which the check's own error is thrown; default 60
    */
   waitFor<T>(what: string, check: () => Promise<T>, seconds?: number): Promise<T>;
-  /** Keeps count of the pods with these labels, from now on. */
+  /** Counts the ready pods with these labels, from now on. */
   followPods(namespace: string, labelSelector: string): Promise<PodCount>;
-  /** Ends the cluster's processes and removes its files. Also done when this process ends, by Ctrl-C too. */
+  /** Ends the cluster's processes and removes its files. The end of this process, and Ctrl-C, do the same. */
   stop(): Promise<void>;
 }
 
 export interface PodCount {
   /** Names of the pods that are ready and not being deleted. */
   ready(): string[];
-  /** The smallest number that was ready at any moment since the following began. */
+  /** The smallest number of ready pods since counting began. */
   fewest(): number;
   stop(): void;
 }
@@ -145,7 +145,7 @@ async function startIn(directory: string, processes: Processes, binaries: Progra
   processes.start(binaries["kube-apiserver"], [
     "--bind-address=127.0.0.1",
     `--secure-port=${apiPort}`,
-    // Nobody dials it: the `kubernetes` Service has no use here, and it may not point at loopback.
+    // The address of the `kubernetes` Service, which may not be on loopback. Nothing here uses the Service.
     "--advertise-address=10.16.0.1",
     "--endpoint-reconciler-type=none",
     `--etcd-servers=http://127.0.0.1:${etcdPort}`,
@@ -160,7 +160,7 @@ async function startIn(directory: string, processes: Processes, binaries: Progra
     "--enable-admission-plugins=NodeRestriction,PodSecurity",
     "--allow-privileged=true",
     "--anonymous-auth=false",
-    // Debian's etcd (3.4.23) is older than what WatchList asks of it, and kwok's watches do not do without by themselves.
+    // Debian's etcd (3.4.23) is too old for WatchList, and kwok's watches do not fall back by themselves.
     "--feature-gates=WatchList=false",
   ]);
 
@@ -175,7 +175,7 @@ async function startIn(directory: string, processes: Processes, binaries: Progra
     "--leader-elect=false",
     "--secure-port=0",
     "--use-service-account-credentials=true",
-    // It gets a token for each of its controllers before it begins: 4 s at its default of 20 requests a second.
+    // The manager gets a token for each controller before it begins: 4 s at the default of 20 requests a second.
     "--kube-api-qps=500",
     "--kube-api-burst=500",
     `--service-account-private-key-file=${file("accounts.key")}`,
@@ -196,7 +196,7 @@ async function startIn(directory: string, processes: Processes, binaries: Progra
   for (const node of nodes) await kube.objects.create(node);
   await kube.waitFor("all nodes become ready", async () => {
     const { items } = await config.makeApiClient(k8s.CoreV1Api).listNode();
-    // The controllers take the taint from a node that has said it is ready; until then nothing is placed there.
+    // The controllers remove the taint once the node is ready. Until then nothing is placed on the node.
     const ready = items.filter(
       ({ spec, status }) =>
         status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") &&
@@ -229,7 +229,7 @@ class RunningKube implements Kube {
     const warnings: string[] = [];
     const client = objectClient(this.kubeconfig, {
       pre: (request) => {
-        // The client would drop fields that it does not know; a misspelt one has to reach the server.
+        // The client would drop unknown fields. A misspelt field has to reach the server.
         if (request.getHttpMethod() === k8s.HttpMethod.PATCH) request.setBody(JSON.stringify(current));
         return Promise.resolve(request);
       },
@@ -320,7 +320,7 @@ class RunningKube implements Kube {
   }
 }
 
-/** The cluster's processes, and the directory that goes with them. */
+/** The cluster's processes and their directory. */
 class Processes {
   private readonly running: { readonly name: string; readonly child: ChildProcess }[] = [];
   private broken: Error | undefined;
@@ -335,9 +335,9 @@ class Processes {
     const name = binary.slice(binary.lastIndexOf("/") + 1);
     const log = join(this.directory, `${name}.log`);
     const output = openSync(log, "a", 0o600);
-    // etcd of Debian asks to be told that arm64 is meant.
+    // Debian's etcd refuses to run on arm64 without this variable.
     const env = { PATH: process.env.PATH, ETCD_UNSUPPORTED_ARCH: process.arch };
-    // setpriv: killed by the kernel where this process is killed and cannot clean up.
+    // With setpriv the kernel kills the child when this process is killed and cannot clean up.
     const argv = ["--pdeathsig", "KILL", binary, ...args];
     const child = spawn("setpriv", argv, { cwd: this.directory, env, stdio: ["ignore", output, output] });
     closeSync(output);
@@ -350,12 +350,12 @@ class Processes {
     });
   }
 
-  /** @throws where a process is gone that should not be */
+  /** @throws where a process has ended unexpectedly */
   check(): void {
     if (this.broken) throw this.broken;
   }
 
-  /** The last started first, so that none is left without the one it needs; one that does not listen is killed. */
+  /** Stops the processes in reverse order, so that none loses a process that it needs. Kills what does not stop. */
   async stop(): Promise<void> {
     this.stopping = true;
     for (const { child } of [...this.running].reverse()) {
@@ -382,7 +382,7 @@ class Processes {
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Builds or finds every program; the second call and later ones take a moment. */
+/** Builds or finds every program. Only the first call takes long. */
 async function programs(progress: Progress): Promise<Programs> {
   if (process.platform !== "linux") throw new Error(`it needs Linux, this is ${process.platform}`);
   const found: Record<string, string> = { etcd: await etcd(progress) };
@@ -424,7 +424,7 @@ async function etcd(progress: Progress): Promise<string> {
   }
 }
 
-/** Ports of loopback that nothing listens on, all different. */
+/** Different free ports of loopback. */
 async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports = await Promise.all(
@@ -439,7 +439,7 @@ async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
-/** A throw-away certificate authority; all in PEM. */
+/** A certificate authority for one test run; everything is PEM. */
 async function createAuthority() {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const newKeys = () => webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
@@ -456,7 +456,7 @@ async function createAuthority() {
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
     ],
   });
-  /** A certificate for servers at an address, or for clients where there is none. */
+  /** A server's certificate for an address; without an address, a client's certificate. */
   async function issue(subject: x509.JsonName, address?: string): Promise<{ certificate: string; key: string }> {
     const own = await newKeys();
     const usage = address === undefined ? x509.ExtendedKeyUsage.clientAuth : x509.ExtendedKeyUsage.serverAuth;
@@ -492,7 +492,7 @@ function kubeconfig(server: string, authority: string, certificate: string, key:
   });
 }
 
-/** As KubeConfig.makeApiClient makes it, with a look at what goes out and comes back. */
+/** KubeConfig.makeApiClient, with access to the requests and answers. */
 function objectClient(config: k8s.KubeConfig, middleware: k8s.Middleware): k8s.KubernetesObjectApi {
   const server = config.getCurrentCluster()?.server ?? "";
   return new k8s.KubernetesObjectApi(
@@ -514,7 +514,7 @@ function nameOf({ kind, metadata }: Manifest): string {
   return [kind, metadata.namespace, metadata.name].filter(Boolean).join(" ");
 }
 
-/** What the API server said, or a program on its last line, or the message. */
+/** The API server's words, or a program's last line, or the error's message. */
 function reason(error: unknown): string {
   if (error instanceof k8s.ApiException) {
     const body: unknown = typeof error.body === "string" ? JSON.parse(error.body) : error.body;

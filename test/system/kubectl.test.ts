@@ -5,8 +5,8 @@ import { runFixture } from "../../local/fixtures";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, realNodes, zonedVolumes } from "./kube-objects";
 
-// What the documents have people delete with kubectl, on a real API server with the objects of dev. There is no kubectl
-// here: each command is read and asked of the API as kubectl does. What it runs in containers is run by the local level.
+// Objects that the documents delete with kubectl, on a real API server with the objects of dev. There is no kubectl
+// here: the test parses each command and asks the API as kubectl does. The local level runs the commands in containers.
 
 /** `kubectl [-n NAMESPACE] delete KIND [NAME] [-l LABELS] [--cascade=orphan]` */
 function parsed(command: string) {
@@ -46,7 +46,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
     });
     const objects = resources.filter(isKubernetesObject).map(({ inputs }) => inputs as unknown as Manifest);
     const shop: Manifest = { apiVersion: "v1", kind: "Namespace", metadata: { name: "shop" } };
-    // The agents of seed 000, as far as names matter here.
+    // The agents of the hand-made cluster (docs/origins.md), as far as names matter here.
     const labels = { app: "consul", component: "client" };
     const handMade = {
       apiVersion: "apps/v1",
@@ -88,7 +88,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
     return found.items;
   }
 
-  /** Does what the command would, and says the names of what it deleted. */
+  /** Does what the command does. @returns the names of the deleted objects */
   async function run(command: string): Promise<string[]> {
     const { kind, name, namespace, labels, cascade } = parsed(command);
     const objects =

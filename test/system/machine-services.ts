@@ -1,15 +1,15 @@
-/** What Alibaba Cloud answers on the machines' network: the metadata service, and a mirror to download Consul from. */
+/** The services of Alibaba Cloud's network for machines: the metadata service, and a mirror with Consul. */
 import { spawn } from "child_process";
 import { createHash, randomUUID } from "crypto";
 import { zipSync } from "fflate";
 import { createServer, IncomingMessage, Server, ServerResponse } from "http";
 import { Server as NetServer } from "net";
 
-/** Where ECS machines find their metadata, and where they find their mirrors (addresses of the cloud). */
+/** Addresses of the cloud: the metadata service, and the mirror. */
 export const metadataAddress = "100.100.100.200";
 export const mirrorAddress = "100.100.2.148";
 
-/** What the metadata service tells one machine. */
+/** One machine's metadata. */
 export interface Metadata {
   instanceId: string;
   hostname: string;
@@ -19,9 +19,9 @@ export interface Metadata {
   /** CIDR of the vSwitch. */
   cidr: string;
   netmask: string;
-  /** Answered as it is; undefined is a 404, as with a machine created without any. */
+  /** The user data; undefined gives 404, as on a machine without user data. */
   userData: string | undefined;
-  /** "required" refuses what comes without a token, with 403, as ECS does. */
+  /** "required" refuses requests without a token with 403, as ECS does. */
   httpTokens: "required" | "optional";
 }
 
@@ -31,13 +31,13 @@ export interface ServedRequest {
   method: string;
   path: string;
   status: number;
-  /** The request carried a token that is good. */
+  /** Whether the request carried a valid token. */
   token: boolean;
 }
 
 /**
  * Listens inside a network namespace and hands the socket to this process: a child enters the namespace, binds, and
- * passes the handle over. So the services are plain functions of the test's own process, with nothing to switch remotely.
+ * passes the handle over. So the services are plain functions in the test's own process.
  */
 async function listenIn(netns: string, host: string, port: number): Promise<NetServer> {
   const script = `require("net").createServer().listen(${port}, "${host}", function () { process.send("", this); })
@@ -103,7 +103,7 @@ function metadataTree(machine: Metadata): Record<string, unknown> {
 
 /**
  * The metadata service on 100.100.100.200: tokens by PUT /latest/api/token, then /<version>/meta-data/…,
- * /<version>/user-data. Machines are told apart by the address they ask from, as on ECS.
+ * /<version>/user-data. The service knows a machine by its address, as on ECS.
  */
 export async function metadataService(
   netns: string,
@@ -151,10 +151,10 @@ function isTree(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
 }
 
-/** What is wrong with the mirror: a zip that was changed on its way, or nothing listening at all. */
+/** A fault of the mirror: a zip that was changed on its way, or no listener at all. */
 export type MirrorFault = "none" | "checksum" | "unreachable";
 
-/** Stands in for releases.hashicorp.com: consul/<version>/consul_<version>_linux_amd64.zip and its SHA256SUMS. */
+/** Takes the place of releases.hashicorp.com: consul/<version>/consul_<version>_linux_amd64.zip and its SHA256SUMS. */
 export interface Mirror {
   /** For the setting downloadMirror. */
   readonly url: string;
@@ -187,7 +187,7 @@ export async function mirrorService(netns: string): Promise<Mirror> {
     offer(version, program) {
       const arch = process.arch === "arm64" ? "arm64" : "amd64";
       const name = `consul_${version}_linux_${arch}.zip`;
-      // Stored, not deflated: a third of a second for 180 MB, and any unzip takes it.
+      // Stored, not deflated: this takes a third of a second for 180 MB, and every unzip can read it.
       const zip = Buffer.from(zipSync({ consul: program }, { level: 0 }));
       const sha256 = createHash("sha256").update(zip).digest("hex");
       files.set(`/consul/${version}/${name}`, zip);

@@ -7,7 +7,7 @@ import { machinesUnavailable } from "./rootfs";
 
 const serial = "bp1smoketest00000001";
 
-/** What the program's user data does, in small: a file, and a unit that waits for the data disk. */
+/** The program's user data in small: a file, and a unit that waits for the data disk. */
 const userData = (word: string): string => `#cloud-boothook
 #!/bin/sh
 set -eu

@@ -14,7 +14,7 @@ import { machinesUnavailable } from "./rootfs";
 
 const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
 
-/** Real random and tls, and a cloud that takes everything. */
+/** Real random and tls providers, and a cloud that accepts everything. */
 function cloud(): Providers {
   const local = new LocalProviders(join(tmpdir(), "consul-machine-snapshots-no-such-file"));
   return {
@@ -65,7 +65,7 @@ describe("snapshots on machines", function () {
     machines = await Promise.all(
       described.map(async (server) => net.machine({ ...server, disk: await net.disk({ ...server, size: 512 }) })),
     );
-    // A machine has booted once its ACLs are in place: that takes a leader, and so the others.
+    // A boot ends when the ACLs are in place. ACLs need a leader, so the machines boot together.
     await Promise.all(machines.map((machine) => machine.boot()));
     await machines[0]?.until("curl -s http://127.0.0.1:8500/v1/status/leader | grep :8300");
     await machines[0]?.until("systemctl is-active consul-acl.service");

@@ -2,26 +2,26 @@
  * Machines as ECS boots them, on this one: systemd in a systemd-nspawn container, cloud-init with its own AliYun data
  * source, a network with the metadata service on it, data disks that come and go. Needs root.
  *
- * Everything lives in one "world": a process that is the first of its own pid, mount and network namespaces and ends
- * when its standard input does. So whatever ends this process, and be it SIGKILL, ends the machines; their mounts,
- * bridges and disks go with the namespaces. What no namespace holds (a control group, loop devices, one empty directory)
- * is removed by the world's parent, which waits for it outside.
+ * Everything lives in one "world": the first process of its own pid, mount and network namespaces. The world ends when
+ * its standard input ends. So whatever ends this process, even SIGKILL, ends the machines; their mounts, bridges and
+ * disks go with the namespaces. The world's parent waits outside and removes what no namespace holds: a control group,
+ * loop devices, one empty directory.
  *
- * How the guest comes to look like an ECS machine, each found by trying:
+ * How the guest looks like an ECS machine. Each point was found by trying:
  * - DMI: containers have no /sys/class/dmi, and sysfs takes no new directory. An overlay of a directory that holds
  *   dmi/id/product_name with /sys/class itself does (ds-identify and cloud-init read it, links into /sys/devices work).
  * - Both ignore DMI where they see a container. PID 1 must know that it is in one (/run/host/container-manager tells it),
  *   the others must not: `container` is taken out of PID 1's environment, a systemd-detect-virt earlier in PATH says
  *   "kvm", and the generator of cloud-init is called with the SYSTEMD_VIRTUALIZATION of a virtual machine.
- * - BPF: containers are refused it, and systemd then quietly leaves out IPAddressDeny and the device rules of
- *   PrivateDevices. These units are to be tried with both, so it is let through.
- * - Control groups: nspawn is shown a unified hierarchy, whatever this machine has; systemd 257 boots on nothing else.
+ * - BPF: nspawn refuses BPF to containers, and systemd then silently leaves out IPAddressDeny and the device rules of
+ *   PrivateDevices. The units must be tried with both, so the harness allows BPF.
+ * - Control groups: nspawn sees a unified hierarchy, whatever this machine has; systemd 257 needs it.
  *
- * Data disks: of what could carry a serial number (virtio, SCSI, NVMe, nbd, null_blk) a kernel without modules offers
- * nothing, so a disk is a loop device on a file. The kernel gives it no serial, and no udev runs in a container; so the
- * harness makes what udev would: the device node, /dev/disk/by-id/virtio-<serial>, and the serial in udev's database for
- * lsblk. Everything above that (blkid, mkfs, mount by label, resize) is the real thing. Not covered: by-label links, which
- * udev makes; `mount -L` finds the label by looking, as it does where udev is late.
+ * Data disks: a kernel without modules offers no disk with a serial number (virtio, SCSI, NVMe, nbd, null_blk), so a
+ * disk is a loop device on a file. A loop device has no serial, and no udev runs in a container. The harness makes what
+ * udev makes: the device node, /dev/disk/by-id/virtio-<serial>, and the serial in udev's database for lsblk. Everything
+ * above (blkid, mkfs, mount by label, resize) is real. Not covered: udev's by-label links. `mount -L` then reads the
+ * labels itself, as it does where udev is late.
  */
 import { ChildProcess, execFile, spawn } from "child_process";
 import { randomBytes } from "crypto";
@@ -53,13 +53,13 @@ export interface ExecOptions {
   readonly input?: string;
 }
 
-/** A data disk. It outlives reboots and new system disks, and goes with its network. */
+/** A data disk. It outlives reboots and new system disks, and ends with its network. */
 export interface Disk {
-  /** As ECS gives it: the disk's id without "d-". */
+  /** The serial number as on ECS: the disk's id without "d-". */
   readonly serial: string;
   /** Kernel name of the device, in the machine too: loop3. */
   readonly device: string;
-  /** SHA-256 of the whole disk. For a machine that is off, or what is mounted may still be in memory. */
+  /** SHA-256 of the whole disk. Only while the machine is off: a mounted file system may have changes in memory. */
   checksum(): Promise<string>;
 }
 
@@ -68,7 +68,7 @@ export interface MachineOptions {
   readonly name: string;
   /** Private address, in one of the network's vSwitches. */
   readonly address: string;
-  /** Default: one made from the name. */
+  /** Default: an id made from the name. */
   readonly instanceId?: string;
   readonly userData?: string;
   /** Attached from the first boot on; on ECS a disk comes later, by `attach`. */
@@ -82,29 +82,29 @@ export interface MachineOptions {
 export interface Machine {
   readonly name: string;
   readonly address: string;
-  /** What its requests to the metadata service were, over all boots. */
+  /** The machine's requests to the metadata service, over all boots. */
   metadataRequests(): readonly ServedRequest[];
   /** Takes effect at the next boot, as ModifyInstanceAttribute does. */
   setUserData(text: string): void;
-  /** At once, as ModifyInstanceMetadataOptions does. */
+  /** Takes effect at once, as ModifyInstanceMetadataOptions does. */
   setMetadataTokens(tokens: "required" | "optional"): void;
   /**
-   * Switches it on and waits until cloud-init has finished, whatever it came to. `wait: false` waits only for PID 1.
-   * @throws Error with the end of the console where that takes over three minutes.
+   * Switches the machine on and waits until cloud-init has ended, with any result. `wait: false` waits only for PID 1.
+   * @throws Error with the end of the console where this takes over three minutes.
    */
   boot(options?: { wait?: boolean }): Promise<void>;
   /** Waits until cloud-init has finished with this boot. */
   booted(): Promise<void>;
-  /** As ACPI does it: systemd stops every unit. @throws Error where that takes over two minutes. */
+  /** Shuts down as ACPI does: systemd stops every unit. @throws Error where this takes over two minutes. */
   shutdown(): Promise<void>;
   /**
-   * Pulls the plug: every process is killed at once. What was written but not synced stays, though: it is in this
-   * machine's memory, not the guest's.
+   * Pulls the plug: every process is killed at once. Data that was written and not synced stays all the same, since the
+   * data is in this machine's memory, not in the guest's.
    */
   powerOff(): Promise<void>;
-  /** A new system disk with the same instance id, address and data disks, as ReplaceSystemDisk does. Machine off. */
+  /** As ReplaceSystemDisk, machine off: a new system disk with the same instance id, address and data disks. */
   replaceSystemDisk(suite?: Suite): Promise<void>;
-  /** As AttachDisk, DetachDisk: on or off. */
+  /** AttachDisk and DetachDisk, for a machine that is on or off. */
   attach(disk: Disk): Promise<void>;
   detach(disk: Disk): Promise<void>;
   /**
@@ -114,26 +114,26 @@ export interface Machine {
   exec(command: string, options?: ExecOptions): Promise<ExecResult>;
   /** Standard output of a command. @throws Error with both outputs where it fails. */
   run(command: string, options?: ExecOptions): Promise<string>;
-  /** Runs a command until it succeeds, for `timeout` seconds (default 60); its output. @throws Error with the last. */
+  /** Repeats a command for up to `timeout` seconds (default 60). @returns its output. @throws the last failure. */
   until(command: string, timeout?: number): Promise<string>;
-  /** What a unit wrote in this boot, messages only. */
+  /** The messages of a unit in this boot. */
   journal(unit: string): Promise<string>;
-  /** What PID 1 wrote to the console, over all boots. */
+  /** The output of PID 1 on the console, over all boots. */
   console(): string;
 }
 
 export interface Network {
-  /** Its name on this machine. */
+  /** Name of the network on this machine. */
   readonly id: string;
   readonly mirror: Mirror;
   machine(options: MachineOptions): Promise<Machine>;
-  /** An empty disk; `size` in MiB. Two may have one serial, but not in one machine. */
+  /** Makes an empty disk; `size` in MiB. Two disks may have one serial, but not in one machine. */
   disk(options: { serial: string; size: number }): Promise<Disk>;
   /** Ends every machine and removes every trace. May be called twice. */
   destroy(): Promise<void>;
 }
 
-/** Runs outside: makes the mounts, waits for the world, then removes what no namespace holds. $1 id, $2 directory. */
+/** Runs outside the world: makes mounts, waits for the world, removes what no namespace holds. $1 id, $2 directory. */
 const worldScript = `
 set -eu
 trap '' INT TERM HUP
@@ -158,10 +158,10 @@ umount -l "$2"
 rmdir "$2"
 `;
 
-/** What the guest is told instead of this machine's own kernel command line. */
+/** The guest's kernel command line, instead of this machine's own. */
 const kernelCommandLine = "BOOT_IMAGE=/boot/vmlinuz root=LABEL=root ro console=tty0 console=ttyS0,115200n8\n";
 
-/** Before systemd, in place of the hypervisor and its firmware. */
+/** Runs before systemd and does what the hypervisor and its firmware do. */
 const initScript = `#!/bin/sh
 set -e
 mount -t overlay -o lowerdir=/run/ecs/class:/sys/class overlay /sys/class
@@ -174,7 +174,7 @@ unset container
 exec /lib/systemd/systemd
 `;
 
-/** Brings /dev to what /run/ecs/disks says (a line per disk: name, major, minor, serial), as udev would. */
+/** Makes in /dev what /run/ecs/disks says (a line per disk: name, major, minor, serial), as udev does. */
 const disksScript = `#!/bin/sh
 set -e
 mkdir -p /dev/disk/by-id /run/udev/data
@@ -203,7 +203,7 @@ function execute(command: string, argv: readonly string[], input = ""): Promise<
         reject(new Error(`${command} ended without a result: ${error.message}`));
       } else resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
     });
-    // What ends without reading its input is not wrong.
+    // A process may end without reading its input.
     child.stdin?.on("error", () => undefined).end(input);
   });
 }
@@ -217,7 +217,7 @@ function childOf(pid: number): number | undefined {
       const parent = /^.*\) \S (\d+) /s.exec(readFileSync(`/proc/${entry}/stat`, "utf8"))?.[1];
       if (Number(parent) === pid) return Number(entry);
     } catch {
-      // It ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
   return undefined;
@@ -247,7 +247,7 @@ const gatewayOf = (cidr: string): string => dotted(firstAndLast(cidr)[1] - 2);
 /**
  * Makes a network: one bridge per vSwitch, routed, with DHCP, the metadata service and a download mirror.
  * @param options vswitches: CIDRs, default 10.16.190.0/24. progress: default standard error.
- * @throws Error where this machine cannot (see machinesUnavailable).
+ * @throws Error where this machine cannot make one (see machinesUnavailable).
  */
 export async function createNetwork(
   options: { vswitches?: readonly string[]; progress?: Progress } = {},
@@ -271,7 +271,7 @@ export async function createNetwork(
     world.once("error", reject);
     world.once("close", () => reject(new Error(`cannot make a network for machines: ${worldErrors.trim()}`)));
   });
-  // unshare became sh, which runs unshare, which runs the world.
+  // The first unshare has become sh, which runs unshare, which runs the world.
   const inner = childOf(world.pid ?? 0);
   const pid = inner && childOf(inner);
   if (!pid) throw new Error(`the machines' network ended at once: ${worldErrors.trim()}`);
@@ -313,7 +313,7 @@ export async function createNetwork(
         ["--port=0", "--user=root", "--group=root", "--pid-file=", "--dhcp-authoritative", "--no-ping"],
         [`--dhcp-leasefile=${directory}/leases`, `--dhcp-hostsdir=${directory}/dhcp`, "--log-facility=-"],
         vswitches.map((cidr) => `--dhcp-range=${dotted(firstAndLast(cidr)[0])},static,${netmaskOf(cidr)},infinite`),
-        // No name servers: nothing here answers them.
+        // No name servers: no name server answers here.
         ["--dhcp-option=6"],
       ),
       { stdio: ["ignore", "ignore", "pipe"], detached: true },
@@ -374,21 +374,21 @@ const netmaskOf = (cidr: string): string => {
   return dotted(2 ** 32 - (last - first + 1));
 };
 
-/** What the parts of a network share. */
+/** Values that the parts of a network share. */
 interface World {
   readonly id: string;
-  /** Scratch directory, a tmpfs that only the world sees. */
+  /** Scratch directory: a tmpfs that only the world sees. */
   readonly directory: string;
-  /** The world's own root directory, seen from here. */
+  /** The world's root directory as a path of this machine. */
   readonly root: string;
   inWorld(script: string, ...argv: string[]): Promise<string>;
-  /** Arguments of nsenter for a process that is to live in the world. */
+  /** Arguments of nsenter for a process inside the world. */
   readonly enter: readonly string[];
   readonly running: Set<ChildProcess>;
   readonly progress: Progress;
 }
 
-/** What there is of a network on this machine: processes, mounts, devices, control groups, files. */
+/** Everything of a network that is left on this machine: processes, mounts, devices, control groups, files. */
 export function leftovers(id: string): string[] {
   const found: string[] = [];
   const directory = join(tmpdir(), id);
@@ -397,7 +397,7 @@ export function leftovers(id: string): string[] {
       const text = readFileSync(`/proc/${entry}/cgroup`, "utf8") + readFileSync(`/proc/${entry}/cmdline`, "utf8");
       if (text.includes(id)) found.push(`process ${entry}: ${text.replace(/\0/g, " ")}`);
     } catch {
-      // It ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
@@ -415,7 +415,7 @@ export function leftovers(id: string): string[] {
 }
 
 async function makeDisk(world: World, { serial, size }: { serial: string; size: number }): Promise<Disk> {
-  // The name carries the id: seen from outside, a path begins where the world's tmpfs does.
+  // The name has the id: seen from outside, a path begins where the world's tmpfs begins.
   const file = `${world.directory}/disks/${world.id}-${randomBytes(4).toString("hex")}`;
   const path = await world.inWorld(`truncate -s ${size}M "$1"; losetup --find --show "$1"`, file);
   return {
@@ -460,7 +460,7 @@ async function makeMachine(
     if (leader() !== undefined) await machine.run("/run/ecs/disks.sh");
   };
 
-  /** PID 1 of the guest, as seen from here; undefined while it is off. Another one after the guest rebooted itself. */
+  /** PID 1 of the guest as a process of this machine; undefined while the guest is off. A reboot gives another one. */
   const leader = (): number | undefined => {
     if (!nspawn?.pid || exited(nspawn)) return undefined;
     // nsenter forked, its child became systemd-nspawn, whose child is PID 1 of a third pid namespace.
@@ -514,7 +514,7 @@ async function makeMachine(
       if (wait) await machine.booted();
     },
     async booted() {
-      // In /run, so of this boot.
+      // The file is in /run and therefore of this boot.
       const done = await poll(180, () => {
         if (!nspawn || exited(nspawn)) return false;
         return existsSync(`/proc/${leader() ?? 0}/root/run/cloud-init/result.json`) ? true : undefined;

@@ -12,7 +12,7 @@ import { machinesUnavailable } from "./rootfs";
 import { relabelled } from "./versions";
 
 // The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
-// certificates and tokens as the real providers make them. Each test goes on from where the one before left the cluster.
+// certificates and tokens as the real providers make them. Each test goes on with the cluster that the last test left.
 
 /** One server as the program describes it to the cloud. */
 interface Described {
@@ -23,9 +23,9 @@ interface Described {
   readonly serial: string;
 }
 
-/** Real random and tls, and a cloud that takes everything. Used for every run, so that secrets stay. */
+/** Real random and tls providers, and a cloud that accepts everything. All runs share them, so that secrets stay. */
 function cloud(): Providers {
-  // Nothing is ever saved there.
+  // Nothing is saved there.
   const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"));
   return {
     resource: (args) => {
@@ -96,7 +96,7 @@ describe("machines from the program's user data", function () {
     }
   };
   const nodeId = (machine: Machine): Promise<string> => machine.run("cat /opt/consul/data/node-id");
-  // The leader may just have been the machine that was switched off.
+  // The machine that was switched off may have been the leader.
   const put = (machine: Machine, key: string): Promise<string> =>
     machine.until(`${asManager} consul kv put ${key} ${key}`);
   const get = (machine: Machine, key: string): Promise<string> => machine.run(`${asManager} consul kv get ${key}`);
@@ -128,7 +128,7 @@ describe("machines from the program's user data", function () {
     await Promise.all(
       machines.map(async (machine, index) => {
         await machine.boot({ wait: false });
-        // The boot as a whole waits for Consul, which waits for its disk.
+        // The boot waits for Consul, and Consul waits for its disk.
         await machine.until("systemctl list-jobs --plain --no-legend | grep -w consul.service");
         await machine.attach(disks[index] ?? assert.fail("no disk"));
         await machine.booted();
@@ -153,7 +153,7 @@ describe("machines from the program's user data", function () {
       assert.match(await machine.run("cat /run/cloud-init/result.json"), /"DataSourceAliYunLocal"/);
       assert.equal(await machine.run("grep -E 'WARNING|ERROR|Traceback' /var/log/cloud-init.log || true"), "");
       assert.match(await machine.run("cloud-init status --long"), /^extended_status: done$/m);
-      // It judges cloud-config alone; of a boothook it says that it is one.
+      // The check judges cloud-config only. About a boothook it says that it is a boothook.
       const verdict = await machine.run("cloud-init schema --system 2>&1");
       assert.match(verdict, /User-data type 'text\/cloud-boothook' not currently evaluated/);
       assert.doesNotMatch(verdict, /invalid|error/i);
@@ -190,7 +190,7 @@ describe("machines from the program's user data", function () {
     const named = `https://${one.name}.server.aly-consul.consul:8501/v1/status/leader`;
     const resolve = `--resolve ${one.name}.server.aly-consul.consul:8501`;
     await two.run(`curl -sSf --cacert /etc/consul.d/ca.pem ${resolve}:${one.address} ${named}`);
-    // 60 as well: the right authority for another machine's name.
+    // Also code 60: the right authority, but another machine's name.
     const other = await two.exec(`curl -sS --cacert /etc/consul.d/ca.pem ${resolve}:${three.address} ${named}`);
     assert.equal(other.code, 60, "a server passes for another one");
   });
@@ -203,7 +203,7 @@ describe("machines from the program's user data", function () {
     assert.equal(await one.run(`${http}/catalog/nodes`), "200");
     assert.equal(await one.run(`${http}/catalog/nodes -K -`, header("00000000-1111-2222-3333-444444444444")), "403");
     for (const machine of machines) {
-      // Each token that the machine was given, by the API's own account of who it is.
+      // For each token that the machine has: the API's own account of the token.
       const files = await machine.run("cd /etc/consul.acl && grep -l SecretID token.*.json | sort");
       assert.equal(files.trim().split("\n").length, machines.length + 1, "a token per server, one for the agents");
       for (const file of files.trim().split("\n")) {
@@ -215,14 +215,14 @@ describe("machines from the program's user data", function () {
       }
     }
     const agents = (await one.run("grep -l '\"Agents\"' /etc/consul.acl/token.*.json")).trim();
-    // As after a restore: what somebody took away is put back.
+    // As after a restore: the script puts back what was taken away.
     const accessor = agents.replace(/.*token\.|\.json/g, "");
     await one.run(`${asManagerByHttp} -X DELETE http://127.0.0.1:8500/v1/acl/token/${accessor}`);
     await one.run("systemctl restart consul-acl && systemctl status consul-acl");
     await one.run(`${asManagerByHttp} http://127.0.0.1:8500/v1/acl/token/${accessor}`);
     const agent = (JSON.parse(await one.run(`cat ${agents}`)) as { SecretID: string }).SecretID;
     assert.equal(await one.run(`${http}/kv/x -X PUT -d x -K -`, header(agent)), "403");
-    // A node name of its own it may write, a server's it may not.
+    // The token may write a new node name, and not a server's.
     const register = (node: string) => `-X PUT -d '{"Node":"${node}","Address":"10.9.8.7"}'`;
     assert.equal(await one.run(`${http}/catalog/register ${register("node-x")} -K -`, header(agent)), "200");
     assert.equal(await one.run(`${http}/catalog/register ${register("consul-2")} -K -`, header(agent)), "403");
@@ -280,7 +280,7 @@ describe("machines from the program's user data", function () {
     assert(secrets.length >= 3 * 8);
     const input = `${[...new Set(secrets)].join("\n")}\n`;
     for (const machine of machines) {
-      // As root it finds them, so it would find them as nobody: in any file, under any directory, that nobody can read.
+      // The search finds the secrets as root. So it would find them as nobody in any file that nobody can read.
       const search = "grep -rIlF -f - --devices=skip --exclude-dir=proc --exclude-dir=sys / 2>/dev/null";
       const seen = await machine.run(`${search} | sort`, { input, timeout: 120 });
       for (const path of [
@@ -297,7 +297,7 @@ describe("machines from the program's user data", function () {
         "/etc/consul.d/secrets.json",
         "/etc/consul.d/server-key.pem",
       ]);
-      // The one line that both searches find is the one that is put there for them.
+      // Both searches find only the line that the test put there.
       const count = "cat /etc/consul.management-token; } | grep -acF -f <(cat <&3)";
       assert.equal(await machine.run(`exec 3<&0; { cat /proc/[0-9]*/cmdline; echo; ${count}`, { input }), "1\n");
       assert.equal(await machine.run(`exec 3<&0; { journalctl --no-pager; ${count}`, { input }), "1\n");
@@ -316,7 +316,7 @@ describe("machines from the program's user data", function () {
     await last.run(`${asManager} consul leave && systemctl stop consul`);
     const voters = `test "$(${asManager} consul operator raft list-peers | grep -cw true)" = 2`;
     await one.until(voters);
-    // Longer than systemd waits before it starts a service again.
+    // Longer than systemd's pause before it starts a service again.
     assert.notEqual((await last.exec("sleep 7; systemctl is-active consul")).code, 0);
     await one.run(voters);
     await last.run("systemctl start consul");
@@ -379,7 +379,7 @@ describe("machines from the program's user data", function () {
     const builds = await one.run(`${asManager} consul members | awk 'NR > 1 { print $5 }' | sort -u`);
     assert.equal(builds, `${newer}\n`);
     assert.equal(await get(one, "first"), "first\n");
-    // Once at the first boot, once now: what is there is not fetched again.
+    // One download at the first boot, one now: an installed version is not fetched again.
     const fetched = net.mirror.requests.filter(({ path }) => path.endsWith(".zip"));
     assert.equal(fetched.length, 2 * machines.length);
   });
@@ -478,7 +478,7 @@ describe("machines from the program's user data", function () {
     assert.equal(await nodeId(three), id);
     await three.until("systemctl is-active consul.service consul-acl.service");
     assert.equal(await get(three, "first"), "first\n");
-    // Its boothook ran and ended well; this version's other complaints are about what an image without ssh lacks.
+    // The boothook ran and succeeded. This version's other complaints are about an image without ssh.
     assert.doesNotMatch(await three.run("cat /var/log/cloud-init.log"), /boothook.*fail|fail.*boothook/i);
   });
 

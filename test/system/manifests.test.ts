@@ -6,18 +6,19 @@ import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, realNodes } from "./kube-objects";
 
 // What Pulumi.prod.yaml and Pulumi.prod-cluster-b.yaml put into a cluster, on a real API server with its controllers and
-// scheduler; in the end the same checks, to see that each of them can fail. Servers in the cluster: kube-servers.test.ts.
+// scheduler. At the end the same checks run on broken objects, to show that each can fail. kube-servers.test.ts has the
+// servers in Kubernetes.
 
 const namespace = "consul";
 const selector = "app.kubernetes.io/name=consul,app.kubernetes.io/component=agent";
 
-/** Kubernetes' part of a run, and every secret that is in it. */
+/** The Kubernetes objects of a run, and every secret in them. */
 interface Described {
   readonly objects: readonly Manifest[];
   readonly secrets: ReadonlySet<string>;
 }
 
-/** A stack's objects. Between pods that roll it waits for 1 s and not for the ten that prod has: eleven take their time. */
+/** A stack's objects. A roll waits 1 s between pods, not prod's 10 s: eleven pods would take two minutes. */
 async function describeStack(stack: string, settings: Readonly<Record<string, string>> = {}): Promise<Described> {
   const { resources, secrets, outputs } = await runFixture(stack, (config) => {
     edit(config, "agents", (agents) => (agents.updatePace = { maxUnavailable: 1, minReadySeconds: 1 }));
@@ -39,7 +40,7 @@ function one({ objects }: Pick<Described, "objects">, kind: string): Manifest {
 
 const inNamespace = ({ objects }: Described) => objects.filter(({ kind }) => kind !== "Namespace");
 
-/** Every pod that a stack asks for, by the object that makes it. */
+/** Every pod template of a stack, with the object that has the template. */
 function podTemplates({ objects }: Described): Record<string, k8s.V1PodSpec> {
   interface Templated {
     readonly template: { readonly spec: k8s.V1PodSpec };
@@ -48,7 +49,7 @@ function podTemplates({ objects }: Described): Record<string, k8s.V1PodSpec> {
   const specOf = ({ kind, spec }: Manifest) =>
     (kind === "CronJob" ? (spec as Templated).jobTemplate.spec : (spec as Templated)).template.spec;
   const makesPods = ({ kind }: Manifest) => ["CronJob", "DaemonSet", "Job", "StatefulSet"].includes(kind);
-  // The ends of some names are made from contents.
+  // Some names end in a hash of the content.
   const nameOf = ({ kind, metadata }: Manifest) => `${kind} ${metadata.name.replace(/-[0-9a-f]{10}$/, "")}`;
   return Object.fromEntries(objects.filter(makesPods).map((object) => [nameOf(object), specOf(object)]));
 }
@@ -62,7 +63,7 @@ describe("agents in the cluster, on a real API server", function () {
 
   const pods = async () => (await core.listNamespacedPod({ namespace, labelSelector: selector })).items;
 
-  /** Waits until the DaemonSet has nothing left to do, whatever it was told. */
+  /** Waits until the DaemonSet has finished its roll. */
   const settled = () =>
     kube.waitFor("every agent is up to date and ready", async () => {
       const { metadata, status } = await apps.readNamespacedDaemonSet({ namespace, name: "consul-agent" });
@@ -73,14 +74,14 @@ describe("agents in the cluster, on a real API server", function () {
       assert.equal((await pods()).length, status?.desiredNumberScheduled);
     });
 
-  // --- what is asked of the good objects, and then of those that are spoilt on purpose
+  // --- checks of the good objects, and then of objects that are broken on purpose
 
   async function oneOnEachRealNode() {
     const nodes = (await pods()).map(({ spec }) => spec?.nodeName ?? "").sort();
     assert.deepEqual(nodes, realNodes.map(({ metadata }) => metadata.name).sort(), "nodes with an agent");
   }
 
-  /** Which is what others reach them by, and what survives a pod. */
+  /** Others reach the agents by their node's address, which outlives a pod. */
   async function onTheirNodesNetwork() {
     for (const { spec, status } of await pods()) {
       assert.equal(status?.podIP, status?.hostIP, "an agent's address is its node's");
@@ -95,7 +96,7 @@ describe("agents in the cluster, on a real API server", function () {
     }
   }
 
-  /** An instance must be deregistered where it was registered, so each node has to reach its own agent and no other. */
+  /** An instance must be deregistered where it was registered, so each node has to reach its own agent only. */
   async function selectedByNodeLocalServices() {
     const discovery = kube.kubeconfig.makeApiClient(k8s.DiscoveryV1Api);
     const expected = (await pods()).map(({ spec, status }) => [spec?.nodeName, status?.hostIP, true].join(" ")).sort();
@@ -129,7 +130,7 @@ describe("agents in the cluster, on a real API server", function () {
     }
   }
 
-  /** Whoever may read a ConfigMap or a pod must not learn a secret by it. */
+  /** Whoever may read ConfigMaps and pods must not learn a secret from them. */
   async function secretsInSecretsAlone({ objects, secrets }: Described) {
     const found: string[] = [];
     for (const object of objects.filter(({ kind }) => kind !== "Secret")) {
@@ -164,7 +165,7 @@ describe("agents in the cluster, on a real API server", function () {
     return [...new Set(names)];
   };
 
-  /** All that is in the namespace, of the kinds that the program makes and those that controllers make of them. */
+  /** Every object in the namespace, of the kinds that the program makes and that controllers make for it. */
   const present = async () => {
     const made = prod.objects.map(({ apiVersion, kind }) => `${apiVersion} ${kind}`);
     const owned = ["v1 Pod", "v1 Endpoints", "apps/v1 ControllerRevision", "discovery.k8s.io/v1 EndpointSlice"];
@@ -177,7 +178,7 @@ describe("agents in the cluster, on a real API server", function () {
     }
     return found.sort();
   };
-  /** What Kubernetes itself puts into every namespace. */
+  /** Objects that Kubernetes itself puts into every namespace. */
   const empty = ["ConfigMap kube-root-ca.crt", "ServiceAccount default"];
 
   before(async function () {
@@ -215,7 +216,7 @@ describe("agents in the cluster, on a real API server", function () {
 
     await rollsOneAtATime(changed);
     assert.deepEqual(await mounted(), [nameOf(changed, "ConfigMap")]);
-    // As Pulumi does at the end of an update: what has been replaced goes.
+    // Pulumi deletes replaced objects at the end of an update.
     await kube.remove([one(prod, "ConfigMap")]);
 
     await rollsOneAtATime(await describeStack("prod"));
@@ -265,14 +266,14 @@ describe("agents in the cluster, on a real API server", function () {
     });
     after(() => kube.remove(levels.map((name) => ({ apiVersion: "v1", kind: "Namespace", metadata: { name } }))));
 
-    /** What a level has against a pod, in the API server's words; undefined where it lets it in. Nothing is created. */
+    /** A level's objections to a pod, in the API server's words; undefined where there are none. Nothing is created. */
     async function objection(level: string, wanted: k8s.V1PodSpec) {
       const spec = structuredClone(wanted);
-      delete spec.serviceAccountName; // not there
+      delete spec.serviceAccountName; // the account does not exist here
       const volumes = (spec.volumes ??= []);
       for (const { name } of spec.containers.flatMap(({ volumeMounts }) => volumeMounts ?? [])) {
         if (volumes.some((volume) => volume.name === name)) continue;
-        // What a StatefulSet makes of its claims' template.
+        // The volume that a StatefulSet makes from its claims' template.
         volumes.push(Object.assign(new k8s.V1Volume(), { name, persistentVolumeClaim: { claimName: name } }));
       }
       const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "tried", namespace: level }, spec };
@@ -289,7 +290,7 @@ describe("agents in the cluster, on a real API server", function () {
       );
     }
 
-    /** The strictest level that each pod of a stack meets, and where that is not "restricted" why not the next one. */
+    /** The strictest level that each pod of a stack meets; below "restricted" with the next level's objections. */
     async function strictest(stack: Described) {
       const found: Record<string, string> = {};
       for (const [name, spec] of Object.entries(podTemplates(stack))) {

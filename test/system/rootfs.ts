@@ -1,4 +1,4 @@
-/** Root file systems of the test machines, and the tools of this machine that make and boot them. */
+/** Root file systems of the test machines, and the tools that make and boot them. */
 import { execFile, spawn } from "child_process";
 import { createHash } from "crypto";
 import { accessSync, constants, existsSync, mkdirSync, readFileSync } from "fs";
@@ -17,7 +17,7 @@ export type Progress = (line: string) => void;
  */
 export type Suite = "trixie" | "bookworm";
 
-/** What the machines' tools are called and which Debian package has them. */
+/** The tools for the machines, each with its Debian package. */
 const tools: Readonly<Record<string, string>> = {
   dnsmasq: "dnsmasq-base",
   flock: "util-linux",
@@ -29,7 +29,7 @@ const tools: Readonly<Record<string, string>> = {
   unshare: "util-linux",
 };
 
-/** As little as a public cloud image has; no unzip, so that user data cannot come to need it. */
+/** As few packages as a public cloud image has. No unzip, so that user data does not come to depend on it. */
 const packages = [
   "ca-certificates",
   "cloud-init",
@@ -48,7 +48,7 @@ const packages = [
   "udev",
 ];
 
-/** What an image is told about itself: this one has no ssh, no locales, and a root file system that does not grow. */
+/** The image's configuration of cloud-init: no ssh, no locales, and a root file system that does not grow. */
 const cloudConfig = "ssh_deletekeys: false\nssh_genkeytypes: []\nlocale: false\nresize_rootfs: false\n";
 
 const mmdebstrap = [
@@ -59,14 +59,14 @@ const mmdebstrap = [
   "--dpkgopt=path-exclude=/usr/share/man/*",
   "--dpkgopt=path-exclude=/usr/share/doc/*",
   "--dpkgopt=path-exclude=/usr/share/locale/*",
-  // cloud-init leaves the network to networkd, which a cloud image has switched on.
+  // cloud-init leaves the network to networkd. Cloud images have networkd enabled.
   '--customize-hook=chroot "$1" systemctl enable systemd-networkd.service',
   `--customize-hook=printf '${cloudConfig.replaceAll("\n", "\\n")}' >"$1/etc/cloud/cloud.cfg.d/90_image.cfg"`,
-  // Nothing on the tests' network answers these.
+  // No server on the tests' network answers these.
   '--customize-hook=chroot "$1" systemctl mask apt-daily.timer apt-daily-upgrade.timer',
-  // mmdebstrap leaves this machine's own here.
+  // mmdebstrap copies this machine's file.
   '--customize-hook=rm -f "$1/etc/hostname" && ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"',
-  // Each machine gets its own at its first boot.
+  // Each machine gets an id of its own at its first boot.
   '--customize-hook=: >"$1/etc/machine-id"',
 ];
 
@@ -123,8 +123,8 @@ function lastLine(error: unknown): string {
 }
 
 /**
- * Directory of a root file system, never to be written to: machines put an overlay over it. Made with mmdebstrap once
- * (40 s) and kept under the cache directory, its name a hash of what it is made from.
+ * Directory of a root file system. Nothing writes to it: machines put an overlay over it. mmdebstrap makes it once
+ * (40 s); it stays in the cache directory, under a name that is a hash of its ingredients.
  * @throws Error with the last lines of mmdebstrap where it fails.
  */
 export async function rootfs(suite: Suite = "trixie", progress: Progress = console.error): Promise<string> {
@@ -137,7 +137,8 @@ export async function rootfs(suite: Suite = "trixie", progress: Progress = conso
   if (existsSync(dir)) return dir;
   mkdirSync(cache, { recursive: true });
   progress(`making a root file system: Debian ${suite} with systemd and cloud-init (once, about a minute)`);
-  // One at a time; whoever waited finds it made. A run that was interrupted leaves only the .new, which the next removes.
+  // One process at a time makes it; the others find it made. An interrupted run leaves only the .new for the next run
+  // to remove.
   const script = 'test -d "$0" || { rm -rf "$0.new" && mmdebstrap "$@" "$0.new" && mv "$0.new" "$0"; }';
   // The suite is mmdebstrap's first operand, the directory its second.
   const argv = ["-o", join(cache, "lock"), "sh", "-c", script, dir, ...mmdebstrap, suite];

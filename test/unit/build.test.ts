@@ -91,7 +91,7 @@ describe("tools/build", () => {
   });
 
   it("is a command, which says the tools it knows", () => {
-    // As tools/README.md has it: node --require sucrase/register/ts tools/build.ts kwok
+    // The command of tools/README.md: node --require sucrase/register/ts tools/build.ts kwok
     const args = ["--require", "sucrase/register/ts", "tools/build.ts", "kvok"];
     const { status, stderr } = spawnSync(process.execPath, args, { cwd: programDir, encoding: "utf8" });
     assert.equal(status, 2);

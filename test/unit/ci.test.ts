@@ -137,7 +137,7 @@ describe("the pipeline on GitLab", () => {
   });
 });
 
-/** The scripts of both, run with a `pulumi` that answers with a preview and a `curl` and `gh` that answer with labels. */
+/** Runs the scripts of both pipelines. `pulumi` answers with a preview, `curl` and `gh` answer with labels. */
 describe("the scripts of both", () => {
   let directory: string;
   const urn = "urn:pulumi:prod::consul::alicloud:ecs/ecsDisk:EcsDisk::data";

@@ -1,4 +1,4 @@
-import "reflect-metadata"; // @peculiar/x509 asks for it
+import "reflect-metadata"; // @peculiar/x509 needs this
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as x509 from "@peculiar/x509";
 import { webcrypto } from "crypto";
@@ -18,7 +18,7 @@ type Call = Record<string, string>;
 const hello: Command = [{ script: "machine/hand-over.sh", args: ["it's $HOME"] }];
 type Answer = readonly [status: number, body: object];
 
-/** The real SDK against an API on this machine, found by the variables that the provider heeds. */
+/** The real SDK against an API on this machine. The SDK finds the API by the variables that the provider reads. */
 describe("commands through Cloud Assistant", () => {
   let server: Server;
   let directory: string;

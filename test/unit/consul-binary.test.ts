@@ -13,7 +13,7 @@ const version = "1.22.7";
 describe("finding consul", () => {
   let dir: string;
   let server: Server | undefined;
-  /** What the mirror answers: a path below it to a body. */
+  /** The mirror's answers: path below the mirror, body. */
   let mirror: Record<string, Uint8Array | string>;
   let asked: string[];
   let said: string[];
@@ -32,7 +32,7 @@ describe("finding consul", () => {
   });
 
   const script = (says: string) => `#!/bin/sh\necho "${says}"\n`;
-  /** A consul that says it is of some version. */
+  /** A script that claims to be a consul of some version. */
   function consul(folder: string, itsVersion = version, mode = 0o755): string {
     mkdirSync(join(dir, folder), { recursive: true });
     writeFileSync(join(dir, folder, "consul"), script(`Consul v${itsVersion}`), { mode });
@@ -52,7 +52,7 @@ describe("finding consul", () => {
     );
   }
 
-  /** A mirror with a release of this machine's kind. @returns its URL and the checksum of the zip */
+  /** Starts a mirror with a release for this machine. @returns the mirror's URL and the checksum of the zip */
   async function release(content: string, sum?: string): Promise<string> {
     const architecture = process.arch === "x64" ? "amd64" : process.arch;
     const name = `consul_${version}_${process.platform}_${architecture}.zip`;
@@ -73,7 +73,7 @@ describe("finding consul", () => {
         timeout: 300,
       },
     );
-  /** An address where nobody listens. */
+  /** A URL where nobody listens. */
   const nowhere = "http://127.99.0.1:49151";
 
   it("takes CONSUL_BIN before anything else", async () => {

@@ -1,120 +1,130 @@
 import { deepEqual, match, ok } from "assert/strict";
 import { execFileSync } from "child_process";
-import { existsSync, readFileSync } from "fs";
-import { join } from "path";
+import { existsSync, readdirSync, readFileSync } from "fs";
+import { dirname, join } from "path";
+import { parse } from "yaml";
 import { z } from "zod";
-import { schema } from "../../settings";
 import { ports } from "../../consul/config";
 import { programDir, stackConfig } from "../../local/program";
-import { commandsOf, documented } from "../documents";
+import { schema } from "../../settings";
+import { secretOutputs } from "../../stacks/outputs";
+import { commandsOf, documented, documents } from "../documents";
 
 const read = (name: string) => readFileSync(join(programDir, name), "utf8");
+const readmes = ["README.md", "README.zh-CN.md"];
 
-/** The names of all settings at every depth. */
-function names(type: unknown, found = new Set<string>()): Set<string> {
-  if (type instanceof z.ZodObject) {
-    for (const [key, value] of Object.entries(type.shape)) {
-      found.add(key);
-      names(value, found);
-    }
-  } else if (type instanceof z.ZodArray) names(type.element, found);
-  else if (type instanceof z.ZodDiscriminatedUnion) for (const option of type.options) names(option, found);
-  else if (type instanceof z.ZodPipe) names(type.def.out, found);
-  else if (type instanceof z.ZodOptional || type instanceof z.ZodDefault || type instanceof z.ZodPrefault) {
-    names(type.def.innerType, found);
+/** The part of a text below one heading, up to the next heading of the same level. */
+const section = (text: string, heading: string) => text.split(`\n${heading}\n`)[1]?.split(/\n##? /)[0] ?? "";
+
+/** The cells of each table row, without their padding; headings and rules are left out. */
+function rows(text: string): string[][] {
+  const tables = [...text.matchAll(/(?:^\|.*\n)+/gm)].map(([table]) => table.trim().split("\n").slice(2));
+  return tables.flat().map((row) =>
+    row
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+}
+
+/** What a cell has as code. */
+const codes = (cell = "") => [...cell.matchAll(/`([^`]+)`/g)].map(([, code = ""]) => code);
+
+/** Every setting by its key, as mistakes name it, with the defaults that the schema gives to it. */
+function settings(type: unknown, key = "", fallback?: unknown, found = new Map<string, Set<string>>()) {
+  const inner = (next: unknown, name = key, value?: unknown) => settings(next, name, value, found);
+  if (type instanceof z.ZodPipe) inner(type.def.in instanceof z.ZodTransform ? type.def.out : type.def.in);
+  else if (type instanceof z.ZodOptional) inner(type.def.innerType, key, fallback);
+  else if (type instanceof z.ZodDefault || type instanceof z.ZodPrefault) {
+    inner(type.def.innerType, key, type.def.defaultValue);
+  } else if (type instanceof z.ZodDiscriminatedUnion) for (const option of type.options) inner(option);
+  // Kubernetes' own documents have what is inside a toleration.
+  else if (type instanceof z.ZodArray && type.element instanceof z.ZodObject && !key.endsWith("tolerations")) {
+    inner(type.element, `${key}[]`);
+  } else if (type instanceof z.ZodObject) {
+    for (const [name, value] of Object.entries(type.shape)) inner(value, key === "" ? name : `${key}.${name}`);
+  } else {
+    const defaults = found.get(key) ?? new Set();
+    if (fallback !== undefined) defaults.add(typeof fallback === "string" ? fallback : JSON.stringify(fallback));
+    found.set(key, defaults);
   }
   return found;
 }
 
-/** Where commands of the documents are run: what they look like, the file that runs them, and how it is found there. */
-const runs: readonly (readonly [RegExp, string, string])[] = [
-  [/^npm ci$/, ".ci/run", "npm ci"],
-  [/^npm test$/, ".ci/run", "npm test"],
-  [/^npm start( -- --check)?$/, ".ci/run", "npm start -- --check"],
-  [/^npm start -- --reset$/, "test/local/start.test.ts", '"--reset"'],
-  [/^npm run preview( -- prod)?$/, "test/program/preview.test.ts", 'run("prod")'],
-  [/^npm run compose$/, "test/local/compose.test.ts", "compose"],
-  [/^npm run tour$/, "test/local/tour.test.ts", "tour"],
-  [/^npm run test:(system|engine)$/, ".ci/run", "npm run test:engine"],
-  // The same steps, each by itself.
-  [/^npm run (test:unit|check)$/, ".ci/run", "npx tsc --noEmit"],
-  [/^npm run expected$/, "test/program/program.test.ts", "expected"],
-  // Started with --help below; the local level does what the drills do.
-  [/^npm run (drill|bench)$/, "test/local/faults.test.ts", "drills"],
-  [/^npm pack$/, "test/program/example.ts", '"pack"'],
-  [/^node .* tools\/build\.ts kwok$/, "test/unit/build.test.ts", "tools/build.ts kwok"],
-  // Where Pulumi's CLI is: README, "Two commands".
-  [/^pulumi /, "test/engine/local.test.ts", "documented()"],
-  [/^(CONSUL_HTTP_TOKEN_FILE=\S+ )?(consul|curl) /, "test/local/commands.test.ts", "documented()"],
-  [/^kubectl (-n consul )?delete /, "test/system/kubectl.test.ts", "documented()"],
-  // These want a kubelet. What they run in a container, the test runs in one.
-  [/^kubectl -n consul exec .* -- consul snapshot /, "test/local/moving-up.test.ts", '"snapshot", "restore"'],
-  [/^(pulumi .*)?kubectl -n consul exec .* cat /, "test/local/moving-up.test.ts", "cat >/tmp/new-token"],
-  [/^kubectl -n consul cp /, "test/local/moving-up.test.ts", "cat >/tmp/new-token"],
-  [/^kubectl -n consul port-forward consul-server-0 8500$/, "test/local/kube-servers.test.ts", "http://127.0.0.1:8500"],
-  [/^aliyun ecs RunCommand .*'systemctl restart consul-acl'/, "test/unit/cloud-assistant.test.ts", "RunCommand"],
-  [/^systemctl (restart|status) consul-acl$/, "test/system/machines.test.ts", "systemctl restart consul-acl"],
-  [/^systemctl stop consul$/, "test/system/machines.test.ts", "consul leave && systemctl stop consul"],
-  [/^systemctl start consul-snapshot$/, "test/system/machine-snapshots.test.ts", "systemctl start consul-snapshot"],
-  [/^systemctl list-timers /, "test/system/machine-snapshots.test.ts", "systemctl list-timers"],
-  [/^journalctl -u /, "test/system/machine.ts", "journalctl"],
-  // Downloads the CLI, which no registry has and nothing here may need.
-  [/^npx pulumi$/, "README.md", "`npx pulumi` downloads it"],
-  // What people did before, and not what is to be done.
-  [/^docker run$/, "README.md", "before (five write-ups)"],
-];
+/** Every file in which people read and write prose: documents, and code with its comments. */
+function prose(): string[] {
+  const elsewhere = /^(node_modules|dist|bin|expected|\..*)$/;
+  const walk = (directory: string): string[] =>
+    readdirSync(join(programDir, directory), { withFileTypes: true }).flatMap((entry) => {
+      const path = join(directory, entry.name);
+      if (entry.isDirectory()) return elsewhere.test(entry.name) ? [] : walk(path);
+      return /\.(md|ts|js|sh|py|ya?ml)$/.test(entry.name) ? [path] : [];
+    });
+  // This file has the words that it looks for.
+  return [...walk(""), ...walk(".github"), ".ci/run"].filter((path) => path !== "test/unit/docs.test.ts").sort();
+}
+
+/** Lines that match a pattern, each with its place. */
+function lines(pattern: RegExp, files: readonly string[]): string[] {
+  return files.flatMap((file) =>
+    read(file)
+      .split("\n")
+      .flatMap((line, i) => (pattern.test(line) ? [`${file}:${i + 1}: ${line.trim()}`] : [])),
+  );
+}
 
 describe("the documents", () => {
-  it("have no command that nothing runs", () => {
-    const all = documented();
-    ok(all.length > 60);
-    const unknown = all.filter(({ command }) => {
-      const place = runs.find(([pattern]) => pattern.test(command));
-      return place === undefined || !read(place[1]).includes(place[2]);
-    });
-    deepEqual(unknown, []);
-    deepEqual(
-      runs.filter(([pattern]) => !all.some(({ command }) => pattern.test(command))).map(([pattern]) => String(pattern)),
-      [],
-    );
-  });
-
   it("have commands in shell blocks, over several lines too, and in sentences", () => {
     const text = "Do `npm run x`, or `x`:\n\n  ```sh\n  a \\\n    -b\n  c |\n  d\n  ```\n\n```yaml\n`npm start`\n```\n";
     deepEqual(commandsOf(text), ["a -b", "c | d", "npm run x"]);
   });
 
-  it("name every setting in the README's table", () => {
-    const table = read("README.md").split("## Settings")[1]?.split("## Outputs")[0] ?? "";
-    // What Kubernetes itself calls these is in its own documents.
-    const known = new Set(["requests", "limits", "cpu", "memory", "operator", "value", "effect"]);
-    const all = [...names(schema)];
-    ok(all.length > 60);
-    deepEqual(
-      all.filter((name) => !known.has(name) && !new RegExp(`\\b${name}\\b`).test(table)),
-      [],
-    );
+  it("have every setting in docs/settings.md, with its default, and no other", () => {
+    const wanted = settings(schema);
+    ok(wanted.size > 100);
+    const { config } = parse(read("Pulumi.yaml")) as { config: Record<string, { default?: string | number }> };
+    for (const [key, { default: value }] of Object.entries(config)) {
+      if (value !== undefined && value !== "") wanted.get(key)?.add(String(value));
+    }
+    const table = rows(read("docs/settings.md")).map(([key, value, meaning]) => ({
+      key: codes(key)[0] ?? "",
+      defaults: codes(value),
+      // The default of a second platform, where a key has another one there.
+      more: codes(meaning),
+    }));
+    deepEqual(table.map(({ key }) => key).sort(), [...wanted.keys()].sort());
+    const wrong = table.filter(({ key, defaults, more }) => {
+      const real = [...(wanted.get(key) ?? [])];
+      return !real.every((value) => [...defaults, ...more].includes(value)) || !defaults.every((v) => real.includes(v));
+    });
+    deepEqual(wrong, []);
   });
 
-  it("name every output in the README's table", () => {
-    const table = read("README.md").split("## Outputs")[1]?.split("\n## ")[0] ?? "";
+  it("have every output in docs/outputs.md, with what is secret, and no other", () => {
     const fields = [...read("stacks/outputs.ts").matchAll(/^ {2}(\w+): pulumi\.Output</gm)].map(
       ([, name = ""]) => name,
     );
     ok(fields.length > 10);
+    const table = rows(read("docs/outputs.md"));
     deepEqual(
-      fields.filter((name) => !table.includes(`\`${name}\``)),
-      [],
+      table.map(([name]) => codes(name)[0]),
+      fields,
     );
+    const secret = table.filter(([, marked]) => marked === "yes").map(([name]) => codes(name)[0] ?? "");
+    deepEqual(secret.sort(), [...secretOutputs].sort());
   });
 
-  it("name every task of package.json in the README's table, and no other", () => {
-    const table = read("README.md").split("| task ")[1]?.split("\n## ")[0] ?? "";
-    const named = [...table.matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell = ""]) =>
-      [...cell.matchAll(/`(?:npm run |npm )?([a-z:]+)`/g)].map(([, name = ""]) => name),
-    );
+  it("have every task of package.json in docs/development.md, and no other; no document names one that is not there", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
-    deepEqual(named.sort(), Object.keys(scripts).sort());
+    const tasks = rows(section(read("docs/development.md"), "## Tasks")).map(([task]) =>
+      (codes(task)[0] ?? "").replace(/^npm (run )?/, ""),
+    );
+    deepEqual(tasks.sort(), Object.keys(scripts).sort());
+    const unknown = documented().filter(({ command }) => {
+      const [, run, task] = /^npm (run )?(?:--?\S+ )*([a-z:]+)/.exec(command) ?? [];
+      return task !== undefined && !(task in scripts) && (run !== undefined || !/^(ci|pack)$/.test(task));
+    });
+    deepEqual(unknown, []);
   });
 
   for (const task of ["start", "preview", "tour", "compose", "drill", "bench"]) {
@@ -127,45 +137,138 @@ describe("the documents", () => {
     });
   }
 
-  it("have a picture with the addresses of Pulumi.prod.yaml and the ports of the configuration", () => {
-    const picture = /```\n([\s\S]*?)```/.exec(read("README.md"))?.[1] ?? "";
-    const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "") as {
-      nodes: { name: string; address: string }[];
-    };
+  for (const readme of readmes) {
+    it(`have a picture in ${readme} with the addresses of Pulumi.prod.yaml and the ports of the configuration`, () => {
+      const picture = /```\n([\s\S]*?)```/.exec(read(readme))?.[1] ?? "";
+      const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "") as {
+        nodes: { name: string; address: string }[];
+      };
+      deepEqual(
+        [...picture.matchAll(/(\S+) +ECS [^\n]*\n[^\n]*?(\d+\.\d+\.\d+\.\d+)/g)].map(([, name, address]) => [
+          name,
+          address,
+        ]),
+        nodes.map(({ name, address }) => [name, address]),
+      );
+      for (const [text, port] of [
+        ["RPC", ports.rpc],
+        ["gossip", ports.gossip],
+      ]) {
+        ok(picture.includes(`${port} ${text}`), `${port} ${text}`);
+      }
+      ok(picture.includes(`HOST_IP:${ports.http}`));
+    });
+
+    it(`have a ${readme} of at most 120 lines, none longer than 160 characters`, () => {
+      const all = read(readme).trimEnd().split("\n");
+      ok(all.length <= 120, `${all.length} lines`);
+      deepEqual(
+        all.filter((line) => Array.from(line).length > 160),
+        [],
+      );
+    });
+
+    it(`say in ${readme} where every folder of the program is, and nothing that is not there`, () => {
+      const table =
+        read(readme)
+          .split(/\n## /)
+          .find((part) => part.includes("`index.ts`")) ?? "";
+      const paths = rows(table).flatMap(([path]) => codes(path));
+      deepEqual(
+        paths.filter((path) => !existsSync(join(programDir, path))),
+        [],
+      );
+      const folders = readdirSync(programDir, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && !/^(node_modules|dist|bin|docs|monitoring|\..*)$/.test(entry.name))
+        .map(({ name }) => name);
+      deepEqual(
+        folders.filter((name) => !paths.some((path) => path.startsWith(`${name}/`))),
+        [],
+      );
+    });
+  }
+
+  it("have no line longer than 160 characters outside tables and code", () => {
+    const long = documents.flatMap((document) =>
+      read(document)
+        .replace(/^ *```[\s\S]*?^ *```/gm, "")
+        .split("\n")
+        .filter((line) => !line.startsWith("|") && Array.from(line).length > 160)
+        .map((line) => `${document}: ${line}`),
+    );
+    deepEqual(long, []);
+  });
+
+  it("link to files and headings that are there", () => {
+    /** As GitHub makes it. */
+    const anchor = (heading: string) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N} _-]/gu, "")
+        .replaceAll(" ", "-");
+    const headings = (file: string) =>
+      [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => anchor(heading));
+    const links = documents.flatMap((document) =>
+      [...read(document).matchAll(/\]\(([^):]+)\)/g)].map(([, link = ""]) => {
+        const [path = "", heading] = link.split("#");
+        return { document, link, file: path === "" ? document : join(dirname(document), path), heading };
+      }),
+    );
+    ok(links.length > 60);
     deepEqual(
-      [...picture.matchAll(/(\S+) +ECS [^\n]*\n[^\n]*?(\d+\.\d+\.\d+\.\d+)/g)].map(([, name, address]) => [
-        name,
-        address,
-      ]),
-      nodes.map(({ name, address }) => [name, address]),
+      links.filter(
+        ({ file, heading }) =>
+          !existsSync(join(programDir, file)) || (heading !== undefined && !headings(file).includes(heading)),
+      ),
+      [],
     );
-    for (const [text, port] of [
-      ["RPC", ports.rpc],
-      ["gossip", ports.gossip],
-    ]) {
-      ok(picture.includes(`${port} ${text}`), `${port} ${text}`);
-    }
-    ok(picture.includes(`HOST_IP:${ports.http}`));
   });
 
-  it("link to files that are there", () => {
-    const missing = ["README.md", "README.zh-CN.md"].flatMap((document) =>
-      [...read(document).matchAll(/\]\(([^)#:]+)\)/g)]
-        .map(([, to = ""]) => to)
-        .filter((to) => !existsSync(join(programDir, to))),
-    );
-    deepEqual(missing, []);
-  });
-
-  it("are the same in both languages: headings by level and order, and every command", () => {
-    const shape = (document: string) => {
-      const text = read(document);
+  it("are the same in both languages: headings by level and order, commands, links, rows of tables", () => {
+    const shape = (readme: string) => {
+      const text = read(readme);
       return {
         headings: [...text.matchAll(/^(#+) /gm)].map(([, level]) => level),
         commands: [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block),
-        tableRows: [...text.matchAll(/^\|/gm)].length,
+        // Each names the other one first.
+        links: [...text.matchAll(/\]\(([^)]+)\)/g)].map(([, link = ""]) =>
+          link.replace("README.zh-CN.md", "README.md"),
+        ),
+        tables: rows(text).map(([first]) => codes(first)),
       };
     };
-    deepEqual(shape("README.zh-CN.md"), shape("README.md"));
+    const [english, chinese] = readmes.map(shape);
+    ok((english?.links.length ?? 0) > 15);
+    deepEqual(chinese, english);
+  });
+});
+
+describe("documents and comments", () => {
+  it("cite nothing that whoever clones the repository has not got", () => {
+    deepEqual(lines(/(?<![\w/])reference\/|\.md §/, prose()), []);
+  });
+
+  it("name the write-ups, and say what these were in docs/origins.md alone", () => {
+    const told = lines(/\bseeds?\b/i, prose());
+    deepEqual(
+      told.filter((line) => !line.startsWith("docs/origins.md:")),
+      [],
+    );
+    deepEqual(told.length, 1);
+  });
+
+  it("name documents and files of the program that are there", () => {
+    const top = "settings|stacks|components|consul|local|lab|policy|test|docs|monitoring|examples|tools";
+    const path = new RegExp(`(?<![\\w./@-])(?:${top})/[\\w./-]+\\.(?:ts|js|sh|py|md|yaml|json)\\b`, "g");
+    const comment = /^\s*(?:\/\/|\*|\/\*|#)|\s\/\/ /;
+    const missing = prose().flatMap((file) =>
+      read(file)
+        .split("\n")
+        .filter((line) => file.endsWith(".md") || comment.test(line))
+        .flatMap((line) => line.match(path) ?? [])
+        .filter((named) => !existsSync(join(programDir, named)))
+        .map((named) => `${file}: ${named}`),
+    );
+    deepEqual(missing, []);
   });
 });

@@ -29,7 +29,7 @@ describe("local providers", () => {
   const make = async (providers: LocalProviders, type: string, name: string, inputs: Record<string, unknown>) =>
     (await providers.resource({ type, name, inputs })).state as Record<string, string>;
 
-  /** A CA and a server's certificate from it, as components/trust.ts asks for them. */
+  /** A CA and a server's certificate signed by the CA, requested as components/trust.ts requests them. */
   async function trust(providers: LocalProviders, addresses = ["127.0.0.1", "10.0.0.1"]) {
     const caKey = (await make(providers, types.key, "ca-key", p256)).privateKeyPem;
     const ca = await make(providers, types.selfSigned, "ca", {

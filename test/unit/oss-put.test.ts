@@ -10,7 +10,7 @@ import { join } from "path";
 const script = join(__dirname, "..", "..", "consul", "machine", "oss-put.py");
 const credentials = { AccessKeyId: "STS.exampleid", AccessKeySecret: "examplesecret", SecurityToken: "exampletoken" };
 
-/** What the documentation of OSS says a version 4 signature is, told independently of the script. */
+/** A version 4 signature as the documentation of OSS describes it, written independently of the script. */
 function expectedAuthorization(request: IncomingMessage, bucket: string, region: string): string {
   const { headers, method = "", url = "" } = request;
   const moment = String(headers["x-oss-date"]);
@@ -122,7 +122,7 @@ describe("a copy of a snapshot in OSS", function () {
   });
 
   it("goes to the region's internal endpoint over TLS, with the signature that the cloud's own SDK makes", () => {
-    // The signature is alibabacloud-oss-v2 1.4.1's for the same request, at the same moment.
+    // alibabacloud-oss-v2 1.4.1 made this signature for the same request at the same moment.
     const program = `
 import importlib.util, io, sys, time
 spec = importlib.util.spec_from_file_location("oss_put", sys.argv[1])

@@ -12,7 +12,7 @@ type Mutable = Omit<Seen, "props" | "protect" | "type"> & {
 
 const made = new Map<string, Promise<Seen[]>>();
 
-/** The resources of an environment as the program makes them now, free to be spoiled. */
+/** A copy of the resources that the program makes for an environment; a test may break the copy. */
 async function resourcesOf(environment: string): Promise<Mutable[]> {
   const run = made.get(environment) ?? runFixture(environment).then(({ resources }) => resources.map(asSeen));
   made.set(environment, run);
@@ -62,7 +62,7 @@ const intranet = { "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-addres
 const gossipKey = "Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM=";
 const instance = "Instance";
 
-/** What a pull request might do to prod, and the one rule that must stop it. */
+/** Changes that a pull request might make to prod, each with the one rule that must refuse the change. */
 const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] = [
   [
     "drops a server",
@@ -316,7 +316,7 @@ const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] 
   ],
 ];
 
-/** What looks near a breach and is none. */
+/** Changes that resemble a breach and are allowed. */
 const fine: [what: string, change: (all: Mutable[]) => void][] = [
   [
     "five servers over three zones",

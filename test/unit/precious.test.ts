@@ -13,7 +13,7 @@ const disk = urn("alicloud:ecs/ecsDisk:EcsDisk", "consul-consul-1-data");
 const caKey = urn("tls:index/privateKey:PrivateKey", "consul-trust-ca-key-1");
 const rule = urn("alicloud:ecs/securityGroupRule:SecurityGroupRule", "consul-rpc-10.16.0.0-16");
 
-/** A step as the engine writes it, with the states that are not looked at. */
+/** A step as the engine writes it. The states in it are not looked at. */
 const step = (op: string, of: string, replaceReasons?: string[], diffReasons?: string[]) => ({
   op,
   urn: of,
@@ -177,7 +177,7 @@ describe("the comment on a request", () => {
     body: string;
   }
 
-  /** A forge with the given comments, that remembers what it was asked. */
+  /** A forge that has the given comments and records the requests. */
   async function withForge(
     comments: { id: number; body: string }[],
     use: (url: string, calls: Call[]) => Promise<void>,

@@ -13,7 +13,7 @@ describe("addresses of local nodes", () => {
   it("are free, or it is said which one is taken", async () => {
     const nodes = [node("server-1", "127.26.0.11"), node("server-2", "127.26.0.12")];
     await assertFree(nodes);
-    await assertFree(nodes); // nothing is kept
+    await assertFree(nodes); // the first check left no port taken
 
     const tcp = createServer().listen(ports.rpc, "127.26.0.12");
     await once(tcp, "listening");

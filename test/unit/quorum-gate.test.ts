@@ -9,14 +9,14 @@ import { askQuorum, Command, commandText } from "../../consul/machine/commands";
 import { Sample } from "../../consul/quorum";
 import { names, samples, wellFakes } from "./servers";
 
-/** Servers' machines that answer as `looks` says, and keep what they were asked to do. */
+/** Servers' machines that answer what `looks` says and record the commands that they get. */
 class BreakableCloud extends FakeCloud {
   readonly log: string[] = [];
   status: Record<string, string> = {};
   looks: (name: string, pass: number) => readonly Sample[] | { problem: string } = (name) => samples(name, this.leader);
   behind: string[] = [];
   passes = 0;
-  /** Thrown by the next calls, in this order. */
+  /** Errors that the next calls throw, in this order. */
   failures: Error[] = [];
   leader = "consul-3";
   /** Whether the cloud refuses to store user data for machines that run. */
@@ -99,7 +99,7 @@ describe("the gate before a server goes down", () => {
     fake = new BreakableCloud();
   });
 
-  // What people see while it waits.
+  // The messages that people see while the gate waits.
   const said: string[] = [];
   const { info, warn } = pulumi.log;
   before(() => Object.assign(pulumi.log, { info: say, warn: say }));
@@ -150,7 +150,7 @@ describe("the gate before a server goes down", () => {
   /** Of a server that takes a restart. */
   const tags = { ...unchanged, "consul-config": "c1", "consul-start": "s1", "consul-files": "aaaccc" };
   const reloads = { tags: { ...tags, "consul-start": "s2" } };
-  /** What the engine calls before it updates a server; `old` and `wanted` are inputs that differ from equal ones. */
+  /** Calls the hook as the engine does before it updates a server. `old` and `wanted` are the inputs that differ. */
   async function update(
     gate: QuorumGate,
     server: string,
@@ -168,7 +168,7 @@ describe("the gate before a server goes down", () => {
   }
   const settle = (output: pulumi.Output<void>) => (output as unknown as { promise(): Promise<void> }).promise();
   const bring = (server: string) => [`install 1.22.7 on ${server}`, `store on ${server}`, `restart ${server}`];
-  /** Time is up at once. */
+  /** Makes the deadline pass at once. */
   const impatient = { gate: { waitMinutes: 0, skip: [] } };
 
   it("asks the other servers, then installs, stores and applies", async () => {
@@ -389,7 +389,7 @@ describe("the gate before a server goes down", () => {
       update(gateOf(), "consul-1"),
       /consul-2 has no machine: none of its name is tagged consul-datacenter dc1 in vpc-1/,
     );
-    // One that is missing may never have been there, which the others know.
+    // A machine that is missing may never have existed. The other servers know.
     deepEqual(fake.log, ["ask consul-3"]);
   });
 
@@ -442,7 +442,7 @@ describe("the gate before a server goes down", () => {
     );
     await rejects(update(gateOf(), "consul-1", version("1.19.0")), /too far/);
     deepEqual(fake.log, []);
-    // One server was left at an old version by an update that was interrupted.
+    // An interrupted update left one server at an old version.
     fake.looks = (name) =>
       samples(name).map((look) => {
         for (const server of look.health?.Servers ?? []) if (server.Name === "consul-3") server.Version = "1.19.2";
@@ -481,7 +481,7 @@ describe("the gate before a server goes down", () => {
     const gate = gateOf({ gossip: { generation: 2, lifetimeDays: 365 } });
     await update(gate, "consul-3", { tags });
     deepEqual(fake.gated, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
-    // The cloud keeps what it is sent: neither the key nor the token may be in it.
+    // The cloud keeps each command: neither the key nor the token may be in a command.
     for (const text of fake.commands.map(commandText)) ok(!text.includes(gossipKey) && !text.includes(managementToken));
     await update(gateOf(), "consul-1");
     equal(fake.log.filter((line) => line === "use key").length, 1);

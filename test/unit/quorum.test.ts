@@ -8,7 +8,7 @@ function reasons(verdict: Verdict): readonly string[] {
   return verdict.ok ? [] : verdict.reasons;
 }
 
-/** Looks of one server, broken from the nth on. */
+/** The looks of one server. The nth look and all later ones are broken. */
 const only =
   (name: string, change: (look: MutableSample) => void, from = 0) =>
   (look: MutableSample, who: string, n: number) => {
@@ -71,7 +71,7 @@ describe("whether a server may go down", () => {
     });
   });
 
-  /** What is wrong, how the servers look then, who is to go down, what is said. */
+  /** For each case: what is wrong, the servers' looks, the server that is to go down, the reasons. */
   const table: [string, (servers: Server[]) => Server[], string | undefined, RegExp][] = [];
   const looks = (
     what: string,

@@ -1,7 +1,7 @@
 import { FakeServers, MutableSample, wellLooks } from "../../components/ecs/fake-cloud";
 import { Server } from "../../consul/quorum";
 
-/** Three servers that are all well, as quorum.sh shows them; consul-3 leads. For tests to break. */
+/** Three healthy servers as quorum.sh prints them; consul-3 leads. Tests break them. */
 export const names = ["consul-1", "consul-2", "consul-3"];
 export const leaderAddress = (name: string) => `10.0.0.${name.at(-1) ?? ""}:8300`;
 export const wellFakes = (leader = "consul-3"): FakeServers => ({ names, version: "1.22.7", leader });
@@ -17,7 +17,7 @@ export function samples(name: string, leader?: string): MutableSample[] {
   return wellLooks(wellFakes(leader), name);
 }
 
-/** All servers, well; `change` gets each look of each server, and may break it. */
+/** All servers, healthy. `change` gets each look of each server and may break the look. */
 export function wellServers(
   change: (look: MutableSample, name: string, n: number) => void = () => undefined,
 ): Server[] {

@@ -84,7 +84,7 @@ describe("settings", () => {
     throws(() => (settings.servers.nodes[0] = { name: "x" }), TypeError);
   });
 
-  // One line each: what is done to good settings, and what is then said, key first.
+  // One line for each mistake: how it breaks good settings, then the message, key first.
   const broken: [string, (given: Given & Tree) => void, RegExp][] = [
     [
       "an even number of servers",

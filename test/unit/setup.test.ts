@@ -2,7 +2,7 @@ import { ok } from "assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
-// It is plain JavaScript, which has no types.
+// local/setup.js is plain JavaScript and has no types.
 const { isInstalled } = require("../../local/setup.js") as { isInstalled: (directory?: string) => boolean };
 
 describe("set-up", () => {

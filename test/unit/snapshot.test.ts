@@ -9,7 +9,7 @@ const pem = (lines: number) =>
   `-----BEGIN CERTIFICATE-----\n${`${"A".repeat(64)}\n`.repeat(lines)}-----END CERTIFICATE-----\n`;
 const uuid = (n: number) => `f1c70e5a-0000-4000-8000-${String(n).padStart(12, "0")}`;
 
-/** As large as it gets in earnest: two CAs, two tokens of the agents, long names. */
+/** The largest user data that a real deployment has: two CAs, two tokens of the agents, long names. */
 function userData(servers: number, snapshots: Parameters<typeof renderUserData>[0]["snapshots"]): string {
   const names = Array.from({ length: servers }, (_, i) => `consul-server-${i + 1}`);
   const node = serverNode(
