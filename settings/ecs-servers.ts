@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { cidrContains, firstAndLast, toNumber } from "./ip";
 import { rule } from "./mistakes";
-import { cidr, cloudId, flag, ipv4, label, oneOf, serverNodes, text, textMap, whole } from "./values";
+import { cidr, cidrs, cloudId, flag, ipv4, label, oneOf, serverNodes, text, textMap, whole } from "./values";
 
 const diskCategory = oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry").default("cloud_essd");
 
@@ -81,11 +81,9 @@ const block = z.strictObject({
   /** Who may talk to the servers. */
   allowedCidrs: z.strictObject({
     /** Networks of the nodes that run agents: RPC and gossip (8300, 8301). */
-    nodes: z
-      .array(cidr, { error: "the CIDRs of the agents' nodes" })
-      .min(1, { error: "at least one CIDR: the agents' nodes" }),
+    nodes: cidrs("the CIDRs of the agents' nodes").min(1, { error: "at least one CIDR: the agents' nodes" }),
     /** Networks from which people reach the HTTPS API and UI (8501). */
-    api: z.array(cidr, { error: "a list of CIDRs" }).default([]),
+    api: cidrs("a list of CIDRs").default([]),
   }),
   /** required: only token requests reach the metadata service, which needs cloud-init >= 23.2.2 in the image. */
   metadataTokens: oneOf("required", "optional").default("required"),

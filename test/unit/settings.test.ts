@@ -48,6 +48,7 @@ const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more 
 const nfs = { server: "nas.example", path: "/consul" };
 const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
 
+const world = Array.from({ length: 256 }, (_, i) => `${i}.0.0.0/8`).reverse();
 const systemDirectories =
   `/ // /etc /etc/ //etc /etc/consul.d /usr /usr/local/consul /var /var/ /var/lib /home /root /boot
   /proc /proc/1 /sys /dev /dev/shm/consul /bin /sbin /lib /lib64 /run/consul /tmp /opt /opt/cni/bin /var/run /var/tmp/consul
@@ -278,6 +279,23 @@ describe("settings", () => {
         /consul:servers\.tags\..*: "x" - a key that does not begin with acs:, aliyun/,
       ],
     ),
+    ...["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/7", "64.0.0.0/2"].map(
+      (cidr): [string, (given: Given & Tree) => void, RegExp] => [
+        `a network as wide as ${cidr}`,
+        (g) => (g.servers.allowedCidrs.api = ["10.16.0.0/16", cidr]),
+        /consul:servers\.allowedCidrs\.api\[1\]: ".*" - a network of yours, \/8 or narrower/,
+      ],
+    ),
+    ...(["nodes", "api"] as const).map((key): [string, (given: Given & Tree) => void, RegExp] => [
+      `the whole world in pieces in allowedCidrs.${key}`,
+      (g) => (g.servers.allowedCidrs[key] = world),
+      new RegExp(`consul:servers\\.allowedCidrs\\.${key}: .* - networks of yours: together these are the whole world`),
+    ]),
+    [
+      "an Ingress for the whole world in pieces",
+      (g) => (g.servers = inCluster({ ui: { ingress: { ...page, sourceRanges: world } } }) as Given["servers"]),
+      /consul:servers\.ui\.ingress\.sourceRanges: .* - networks of yours: together these are the whole world/,
+    ],
     [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
@@ -600,6 +618,13 @@ describe("settings", () => {
     } finally {
       pulumi.runtime.setAllConfig({});
     }
+  });
+
+  it("take networks that are wide, but not the world", () => {
+    deepEqual(
+      mistakes((g) => (g.servers.allowedCidrs.nodes = world.filter((cidr) => !cidr.startsWith("11.")))),
+      [],
+    );
   });
 
   it("never show a gossip key, wherever the mistake is", () => {
