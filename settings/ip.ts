@@ -25,6 +25,16 @@ export function firstAndLast(cidr: string): [number, number] {
   return [first, first + 2 ** (32 - Number(bits)) - 1];
 }
 
+/** Whether networks together hold every address there is. */
+export function coverEverything(cidrs: readonly string[]): boolean {
+  let next = 0;
+  for (const [first, last] of cidrs.map(firstAndLast).sort(([a], [b]) => a - b)) {
+    if (first > next) return false;
+    next = Math.max(next, last + 1);
+  }
+  return next === 2 ** 32;
+}
+
 export function cidrContains(cidr: string, address: string): boolean {
   const [first, last] = firstAndLast(cidr);
   const n = toNumber(address);

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { rule } from "./mistakes";
-import { cidr, flag, image, oneOf, quantity, resources, serverCount, text, textMap, tolerations } from "./values";
+import { cidrs, flag, image, oneOf, quantity, resources, serverCount, text, textMap, tolerations } from "./values";
 
 const storage = z.strictObject({
   /** A StorageClass that binds with the pod: any other makes the disk in a zone of its own choice. */
@@ -47,7 +47,7 @@ const ingress = z
     /** The host's certificate: people type tokens into that page. */
     tlsSecret: text("the name of a TLS Secret in consul:cluster.namespace", /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/),
     /** Who is let in. */
-    sourceRanges: z.array(cidr, { error: "the CIDRs of those who may see it" }).min(1, {
+    sourceRanges: cidrs("the CIDRs of those who may see it").min(1, {
       error: "at least one CIDR: without any, everybody who reaches the Ingress would be let in",
     }),
     /** Instead of those for the nginx class; docs/in-cluster.md has those for ALB. */

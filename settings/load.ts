@@ -8,12 +8,13 @@ import { parseSettings, schema, Settings } from "./schema";
  */
 export function loadSettings(): Settings {
   const given: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(pulumi.runtime.allConfig())) {
+  const config = pulumi.runtime.allConfig();
+  for (const [key, value] of Object.entries(config)) {
     if (key.startsWith("consul:")) given[key.slice("consul:".length)] = structured(key.slice("consul:".length), value);
   }
   // The engine names the secret keys here, and nowhere else where a program can ask for all of them.
   const secret = new Set(JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]") as string[]);
-  return parseSettings(given, (key) => secret.has(`consul:${key}`));
+  return parseSettings(given, (key) => secret.has(`consul:${key}`), config["alicloud:region"]);
 }
 
 /** What the program needs to reach the ECS API by itself, next to the alicloud provider. */

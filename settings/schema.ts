@@ -62,6 +62,20 @@ function listed({ servers, agents }: Blocks, { sound }: Judge): Path[] {
   });
 }
 
+/** Zones are named after their region: cn-hangzhou-h, ap-southeast-1a. */
+function zonesIn(region: string | undefined) {
+  return rule<Blocks>(["servers.platform", "servers.nodes"], ({ servers }, { wrong, sound }) => {
+    if (region === undefined || servers?.platform !== "ecs") return;
+    const accepted = `a zone of alicloud:region, ${region}, such as ${region}${/\d$/.test(region) ? "" : "-"}a`;
+    for (const [i, node] of servers.nodes.entries()) {
+      const path = ["servers", "nodes", i, "zone"];
+      if (!sound(...path)) continue;
+      const inRegion = node.zone.startsWith(region) && /^-?[a-z]$/.test(node.zone.slice(region.length));
+      if (!inRegion) wrong(path, accepted);
+    }
+  });
+}
+
 /** All settings with the rules between blocks; each block's own rules are beside the block. */
 export const schema = blocks.check(
   rule([], ({ servers, serversStack, agents, migration }, { wrong }) => {
@@ -169,13 +183,15 @@ export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
 /**
  * Checks settings as they were given (the values of `consul:*`, structured) and fills in defaults. The values of keys
  * that are secret are left out of what is reported.
+ * @param region of the cloud, where the configuration names one: zones are checked against the region
  * @throws SettingsError with every mistake there is.
  */
 export function parseSettings(
   given: Readonly<Record<string, unknown>>,
   isSecret: (key: string) => boolean = () => false,
+  region?: string,
 ): Settings {
-  const { data, error } = schema.safeParse(given);
+  const { data, error } = schema.check(zonesIn(region)).safeParse(given);
   if (error) throw new SettingsError(mistakesOf(error, given, isSecret));
   const protect = data.servers?.platform === "ecs" ? data.servers.protect : undefined;
   return deepFreeze({ ...data, dns: data.dns ?? dns.parse({}), protect: protect ?? data.environment === "prod" });

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { isCidr, isIpv4 } from "./ip";
+import { coverEverything, isCidr, isIpv4 } from "./ip";
 import { rule } from "./mistakes";
 
 // Kinds of values. Each says what is accepted in the words that stand beside a wrong value.
@@ -33,11 +33,22 @@ export const ipv4 = z
   .string({ error: "an IPv4 address such as 10.16.190.28" })
   .refine(isIpv4, { error: "an IPv4 address such as 10.16.190.28" });
 
-/** A network, never the whole world. */
+/** A network of at most 2^24 addresses: no organization has a wider one. */
 export const cidr = z
   .string({ error: "a CIDR such as 10.16.0.0/16" })
   .refine(isCidr, { error: "a CIDR with its host bits zero, such as 10.16.0.0/16" })
-  .refine((value) => value !== "0.0.0.0/0", { error: "a network of yours: the whole world is never let in" });
+  .refine((value) => !isCidr(value) || Number(value.split("/")[1]) >= 8, {
+    error: "a network of yours, /8 or narrower: the whole world is never let in",
+  });
+
+/** Networks that are let in; together never the whole world. */
+export const cidrs = (error: string) =>
+  z.array(cidr, { error }).check(
+    rule([], (given, { wrong, sound }) => {
+      if (!coverEverything(given.filter((_, i) => sound(i)))) return;
+      wrong([], "networks of yours: together these are the whole world, which is never let in");
+    }),
+  );
 
 /** The id of something in the cloud, such as vpc-bp1x. */
 export const cloudId = (prefix: string, what: string) =>

@@ -57,7 +57,7 @@ async function describeServers(
       // The mirror here has no certificate, and over http the settings ask for a checksum instead of SHA256SUMS.
       userData: Buffer.from(String(inputs.userData), "base64")
         .toString()
-        .replace(`https://${mirrorAddress}`, "http://" + mirrorAddress),
+        .replaceAll(`https://${mirrorAddress}`, "http://" + mirrorAddress),
       httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
       serial: urnOf(`${name}-data`),
     }));

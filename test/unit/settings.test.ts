@@ -1,5 +1,6 @@
 import { deepEqual, equal, match, ok, throws } from "assert/strict";
-import { parseSettings, Settings, SettingsError } from "../../settings";
+import * as pulumi from "@pulumi/pulumi";
+import { loadSettings, parseSettings, Settings, SettingsError } from "../../settings";
 
 const scalars = {
   datacenter: "dc1",
@@ -47,6 +48,7 @@ const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more 
 const nfs = { server: "nas.example", path: "/consul" };
 const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
 
+const world = Array.from({ length: 256 }, (_, i) => `${i}.0.0.0/8`).reverse();
 const systemDirectories =
   `/ // /etc /etc/ //etc /etc/consul.d /usr /usr/local/consul /var /var/ /var/lib /home /root /boot
   /proc /proc/1 /sys /dev /dev/shm/consul /bin /sbin /lib /lib64 /run/consul /tmp /opt /opt/cni/bin /var/run /var/tmp/consul
@@ -253,6 +255,47 @@ describe("settings", () => {
         /consul:apps\[0\]\.kv\.write\[1\]: ".*" - a prefix of keys .* none that covers consul-snapshot\/, which is this program's$/,
       ],
     ),
+    [
+      "one vSwitch in two zones",
+      (g) => (node(g, 2).zone = "cn-hangzhou-i"),
+      /consul:servers\.nodes\[2\]\.vswitchId: "vsw-1" - a vSwitch in cn-hangzhou-i: .* servers\.nodes\[0\] has this one in cn-hangzhou-h$/,
+    ],
+    [
+      "the web interface for nobody",
+      (g) => (g.servers.ui = true),
+      /consul:servers\.ui: true - false, or CIDRs in servers\.allowedCidrs\.api beside it/,
+    ],
+    ...["ecs.t5-lc1m1.small", "ecs.t6-c1m1.large", "ecs.t1.small"].map(
+      (instanceType): [string, (given: Given & Tree) => void, RegExp] => [
+        `burstable machines, ${instanceType}`,
+        (g) => (g.servers.instanceType = instanceType),
+        /consul:servers\.instanceType: ".*" - an ECS instance type such as ecs\.g7\.large, and no burstable one/,
+      ],
+    ),
+    ...["acs:ecs:x", "aliyun.com/a", "Aliyun", "ACS:x", "consul-datacenter", "consul-mine", "a-http://b"].map(
+      (key): [string, (given: Given & Tree) => void, RegExp] => [
+        `a tag ${key}`,
+        (g) => (g.servers.tags = { team: "platform", [key]: "x" }),
+        /consul:servers\.tags\..*: "x" - a key that does not begin with acs:, aliyun/,
+      ],
+    ),
+    ...["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/7", "64.0.0.0/2"].map(
+      (cidr): [string, (given: Given & Tree) => void, RegExp] => [
+        `a network as wide as ${cidr}`,
+        (g) => (g.servers.allowedCidrs.api = ["10.16.0.0/16", cidr]),
+        /consul:servers\.allowedCidrs\.api\[1\]: ".*" - a network of yours, \/8 or narrower/,
+      ],
+    ),
+    ...(["nodes", "api"] as const).map((key): [string, (given: Given & Tree) => void, RegExp] => [
+      `the whole world in pieces in allowedCidrs.${key}`,
+      (g) => (g.servers.allowedCidrs[key] = world),
+      new RegExp(`consul:servers\\.allowedCidrs\\.${key}: .* - networks of yours: together these are the whole world`),
+    ]),
+    [
+      "an Ingress for the whole world in pieces",
+      (g) => (g.servers = inCluster({ ui: { ingress: { ...page, sourceRanges: world } } }) as Given["servers"]),
+      /consul:servers\.ui\.ingress\.sourceRanges: .* - networks of yours: together these are the whole world/,
+    ],
     [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
@@ -505,6 +548,81 @@ describe("settings", () => {
     const kv = { read: ["consul-snapshot/"], write: ["consul-snapshots/", "config/consul-snapshot/"] };
     deepEqual(
       mistakes((g) => (g.apps = [{ name: "a", namespace: "b", services, kv }])),
+      [],
+    );
+  });
+
+  it("take what is only like settings that are refused: of machines, their zones and tags", () => {
+    const tags = { team: "platform", "my-acs:x": "a", consul: "b", "app.example/aliyun": "c" };
+    for (const instanceType of ["ecs.c8i.large", "ecs.g7t.large", "ecs.re4e.40xlarge"]) {
+      deepEqual(
+        mistakes((g) => {
+          Object.assign(g.servers, { tags, instanceType, ui: true });
+          g.servers.allowedCidrs.api = ["10.16.250.0/24"];
+          Object.assign(node(g, 1), { zone: "cn-hangzhou-i", vswitchId: "vsw-2" });
+        }),
+        [],
+      );
+    }
+  });
+
+  it("refuse a zone of another region, where the region is given", () => {
+    const inZone = (zone: string, region?: string): string => {
+      const given = good();
+      for (const one of given.servers.nodes) one.zone = zone;
+      try {
+        parseSettings(given, undefined, region);
+      } catch (error) {
+        return (error as Error).message;
+      }
+      return "";
+    };
+    for (const [zone, region] of [
+      ["cn-hangzhou-h", "cn-hangzhou"],
+      ["cn-hongkong-b", "cn-hongkong"],
+      ["ap-southeast-1a", "ap-southeast-1"],
+      ["cn-shanghai-finance-1b", "cn-shanghai-finance-1"],
+      ["cn-wuhan-lr-a", "cn-wuhan-lr"],
+      ["us-west-1a", undefined],
+    ] as const) {
+      equal(inZone(zone, region), "", zone);
+    }
+    for (const [zone, region, like] of [
+      ["cn-hangzhou-h", "cn-shanghai", "cn-shanghai-a"],
+      ["cn-shanghai-finance-1b", "cn-shanghai", "cn-shanghai-a"],
+      ["ap-southeast-1a", "ap-southeast-5", "ap-southeast-5a"],
+      ["ap-southeast-10a", "ap-southeast-1", "ap-southeast-1a"],
+      ["cn-hangzhou", "cn-hangzhou", "cn-hangzhou-a"],
+    ] as const) {
+      const said = inZone(zone, region).split("\n");
+      equal(said.length, 4, zone);
+      equal(
+        said[1],
+        `  consul:servers.nodes[0].zone: "${zone}" - a zone of alicloud:region, ${region}, such as ${like}`,
+      );
+    }
+    pulumi.runtime.setAllConfig({
+      ...Object.fromEntries(
+        Object.entries(good()).map(([key, value]) => [
+          `consul:${key}`,
+          typeof value === "string" ? value : JSON.stringify(value),
+        ]),
+      ),
+      "alicloud:region": "cn-beijing",
+    });
+    try {
+      throws(
+        () => loadSettings(),
+        /servers\.nodes\[2\]\.zone: "cn-hangzhou-h" - a zone of alicloud:region, cn-beijing/,
+      );
+    } finally {
+      pulumi.runtime.setAllConfig({});
+    }
+  });
+
+  it("take networks that are wide, but not the world", () => {
+    deepEqual(
+      mistakes((g) => (g.servers.allowedCidrs.nodes = world.filter((cidr) => !cidr.startsWith("11.")))),
       [],
     );
   });
