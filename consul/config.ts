@@ -95,7 +95,7 @@ function common(config: DatacenterConfig, layout: NodeLayout) {
     disable_update_check: true,
     enable_script_checks: false,
     enable_local_script_checks: false,
-    // The key in the configuration is the truth: a node that was away during a rotation comes back (consul.md §3).
+    // The key in the configuration is the truth: a node that was away during a rotation comes back (docs/facts/consul.md).
     disable_keyring_file: true,
     encrypt_verify_incoming: true,
     encrypt_verify_outgoing: true,

@@ -64,8 +64,8 @@ export type Verdict =
 /**
  * Whether `candidate` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
  * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
- * enough: a server that has just come back is alive for a while before it has a vote or the data (reference/consul.md
- * §3). Nor may `candidate` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
+ * enough: a server that has just come back is alive for a while before it has a vote or the data
+ * (docs/facts/consul.md). Nor may `candidate` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
  * yet to be made, when three become five, do not count before all is to be well. `guests` are addresses of servers that
  * are not ours and may be in raft: those of a cluster that is being moved.
  */

@@ -33,7 +33,7 @@ export interface ConsulOutputs {
   agentToken: pulumi.Output<string>;
   /** Secret. May do everything: for operators, never for an application. */
   managementToken: pulumi.Output<string>;
-  /** Environment for an application's containers, in the form a pod spec has it; see components/app-access.ts. */
+  /** Environment of an application's container, as a pod spec has it; see components/kubernetes/app-environment.ts. */
   appEnvironment: pulumi.Output<EnvVar[]>;
   /**
    * Applications of consul:apps by name: the Secret that holds the token of each, and the token's public id. Make the

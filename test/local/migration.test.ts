@@ -22,8 +22,8 @@ const oldAgentToken = "5eed0000-0000-4000-8000-000000000002";
 const appToken = "5eed0000-0000-4000-8000-000000000003";
 
 /**
- * The consul.json of seed 000 as it stands there, but for what one machine asks: addresses of the loopback instead of
- * an interface and all interfaces, a directory of its own, tokens where its author left his out.
+ * The consul.json of the hand-made cluster (docs/origins.md), apart from what one machine asks for: loopback addresses
+ * instead of an interface and all interfaces, a directory of its own, tokens where the author left them out.
  */
 function seedConfig(address: string, dataDir: string, tokens: object): Record<string, unknown> {
   return {
@@ -44,7 +44,7 @@ function seedConfig(address: string, dataDir: string, tokens: object): Record<st
   };
 }
 
-/** docs/migration.md, step by step, on a real cluster that starts as the hand-made one of seed 000. */
+/** docs/migration.md, step by step, on a real cluster that starts as the hand-made cluster. */
 describe("moving a hand-made cluster", function () {
   this.timeout(240_000);
   let directory: string;
