@@ -15,8 +15,8 @@ export class MachineCloud implements Cloud {
   interruption: Interruption = () => undefined;
   /** Machines that are on. */
   readonly on: Set<string>;
-  /** Milliseconds for which the metadata service goes on handing out the user data from before. */
-  metadataLate = 0;
+  /** For so long the metadata service goes on handing out one machine's user data from before. */
+  metadataLate: { readonly id: string; readonly milliseconds: number } | undefined;
 
   constructor(private readonly all: readonly Machine[]) {
     this.on = new Set(all.map(({ name }) => name));
@@ -40,8 +40,9 @@ export class MachineCloud implements Cloud {
     if (!this.on.has(this.machine(id).name)) throw new MustBeStoppedError("a test stores for machines that run");
     await this.interrupted(`store ${id}`, () => {
       const text = Buffer.from(userData, "base64").toString();
-      setTimeout(() => this.machine(id).setUserData(text), this.metadataLate);
-      if (this.metadataLate === 0) this.machine(id).setUserData(text);
+      const store = () => this.machine(id).setUserData(text);
+      if (this.metadataLate?.id === id) setTimeout(store, this.metadataLate.milliseconds);
+      else store();
       return Promise.resolve();
     });
   }
