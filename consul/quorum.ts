@@ -34,6 +34,8 @@ export interface Sample {
   readonly self: { readonly state: string; readonly applied_index: string } | null;
   /** Digest of the configuration that it runs with; "" where that is not known. */
   readonly runs: string;
+  /** Autopilot's min_quorum; 0 where it is not known. */
+  readonly minQuorum: number;
 }
 
 /** What one server answered: its looks, oldest first, or why there are none. */
@@ -57,20 +59,31 @@ export type Verdict =
       readonly versions: ReadonlyMap<string, string>;
       /** Digest of the configuration that each server runs with, by name, of those that were asked. */
       readonly runs: ReadonlyMap<string, string>;
+      readonly minQuorum: number;
     }
   /** `final`: waiting does not help. */
   | { readonly ok: false; readonly final: boolean; readonly reasons: readonly string[] };
 
+/** What `assess` is asked. */
+export interface Question {
+  /** The server that is to go down; without one, whether all is well. */
+  readonly candidate?: string | undefined;
+  /** Servers that are known to be lost: nothing is expected of them. */
+  readonly lost?: readonly string[];
+  /** Addresses of servers that are not ours and may be in raft: those of a cluster that is being moved. */
+  readonly guests?: readonly string[];
+}
+
 /**
- * Whether `candidate` may go down; whether all is well where nobody is to go. Every other server has to be a healthy voter,
+ * Whether a server may go down; whether all is well where none is to go. Every other server has to be a healthy voter,
  * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
  * enough: a server that has just come back is alive for a while before it has a vote or the data
- * (docs/facts/consul.md). Nor may `candidate` itself be down: a change is not the moment to lose sight of an earlier problem. Servers that are
- * yet to be made, when three become five, do not count before all is to be well. `guests` are addresses of servers that
- * are not ours and may be in raft: those of a cluster that is being moved.
+ * (docs/facts/consul.md). The candidate may not be down either: a change is not the moment to lose sight of an earlier
+ * problem. Servers that are yet to be made, when three become five, do not count before all is to be well.
  */
-export function assess(all: readonly Server[], candidate?: string, guests: readonly string[] = []): Verdict {
-  const servers = candidate === undefined ? all : existing(all);
+export function assess(all: readonly Server[], { candidate, lost = [], guests = [] }: Question = {}): Verdict {
+  const expected = all.filter(({ name }) => !lost.includes(name));
+  const servers = candidate === undefined ? expected : existing(expected);
   const down = servers.filter(({ machine }) => machine && machine.status !== "Running");
   if (down.length > 0) {
     return { ok: false, final: down.some(({ machine }) => isFinal(machine)), reasons: down.map(whyDown) };
@@ -78,9 +91,18 @@ export function assess(all: readonly Server[], candidate?: string, guests: reado
   const asked = servers.filter(({ name }) => name !== candidate);
   const silent = asked.flatMap(({ name, view }) => silence(view).map((what): Doubt => [name, what]));
   // A server that does not answer explains what the others have to say of it.
-  const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, guests));
+  const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, [...lost], guests));
   if (doubts.length > 0) return { ok: false, final: false, reasons: explain(doubts, servers) };
 
+  const voters =
+    samplesOf(asked[0]?.view)
+      .at(-1)
+      ?.raft?.Servers.filter(({ Voter }) => Voter).length ?? 0;
+  if (lost.length > 0 && asked.length * 2 <= voters) {
+    const left = `${asked.length} of ${voters} servers would be left`;
+    const reasons = [`${candidate ?? "a server"} cannot be spared while ${lost.join(", ")} is lost: ${left}`];
+    return { ok: false, final: true, reasons };
+  }
   const last = asked.map(({ view }) => samplesOf(view).at(-1));
   const leaders = [...new Set(last.map((sample) => sample?.leader))];
   const raft = last[0]?.raft?.Servers ?? [];
@@ -93,6 +115,7 @@ export function assess(all: readonly Server[], candidate?: string, guests: reado
     leader,
     raftIds: new Map(raft.map(({ Node, ID }) => [Node, ID])),
     versions: new Map(last[0]?.health?.Servers.map(({ Name, Version }) => [Name, Version])),
+    minQuorum: last[0]?.minQuorum ?? 0,
     runs: new Map(asked.map(({ name, view }) => [name, samplesOf(view).at(-1)?.runs ?? ""])),
   };
 }
@@ -149,7 +172,12 @@ function silence(view: View | undefined): string[] {
 }
 
 /** What speaks against relying on the servers, by one's own account and by what it sees of all. */
-function doubtsOf({ name, view }: Server, servers: readonly Server[], guests: readonly string[]): Doubt[] {
+function doubtsOf(
+  { name, view }: Server,
+  servers: readonly Server[],
+  lost: readonly string[],
+  guests: readonly string[],
+): Doubt[] {
   return samplesOf(view).flatMap(({ health, raft, members, self }) => {
     const found: Doubt[] = [];
     const voters = raft?.Servers ?? [];
@@ -167,7 +195,9 @@ function doubtsOf({ name, view }: Server, servers: readonly Server[], guests: re
     }
     const strangers = voters.filter(
       ({ Node, Address }) =>
-        !servers.some(({ name }) => name === Node) && !guests.includes(Address.split(":")[0] ?? ""),
+        !servers.some(({ name }) => name === Node) &&
+        !lost.includes(Node) &&
+        !guests.includes(Address.split(":")[0] ?? ""),
     );
     for (const { Node, ID } of strangers) {
       found.push([Node, `is in raft and none of ours: \`consul operator raft remove-peer -id=${ID}\``]);

@@ -75,7 +75,7 @@ export async function noticed(cluster: Observed, node: string): Promise<void> {
   });
 }
 
-const nothing: Sample = { leader: null, health: null, raft: null, members: null, self: null, runs: "" };
+const nothing: Sample = { leader: null, health: null, raft: null, members: null, self: null, runs: "", minQuorum: 0 };
 
 /** What consul/machine/quorum.sh prints of one look at a server, asked over HTTP in the same order. */
 async function look(api: Api): Promise<Sample> {
@@ -90,7 +90,7 @@ async function look(api: Api): Promise<Sample> {
   // The server's own state comes last: it must have what the leader had before.
   const self = await answer<{ Stats: { raft: NonNullable<Sample["self"]> } }>(api, "agent/self");
   const servers = members?.filter(({ Tags }) => Tags.role === "consul") ?? null;
-  return { leader, health, raft, members: servers, self: self?.Stats.raft ?? null, runs: "" };
+  return { leader, health, raft, members: servers, self: self?.Stats.raft ?? null, runs: "", minQuorum: 0 };
 }
 
 /** An answer, or null for none. Autopilot answers 429 where something is amiss, with the same body as otherwise. */

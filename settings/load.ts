@@ -25,6 +25,10 @@ export interface CloudConfig {
   readonly accessKey?: string | undefined;
   readonly secretKey?: string | undefined;
   readonly securityToken?: string | undefined;
+  /** Profile of the aliyun CLI's configuration. */
+  readonly profile?: string | undefined;
+  /** RAM role of the machine that this runs on. */
+  readonly ecsRoleName?: string | undefined;
   readonly assumeRole?: { readonly roleArn: string; readonly sessionName?: string } | undefined;
 }
 
@@ -51,6 +55,8 @@ export function loadCloudConfig(): CloudConfig {
       "ALIBABA_CLOUD_SECURITY_TOKEN",
       "ALIBABACLOUD_SECURITY_TOKEN",
     ),
+    profile: first("profile", "ALICLOUD_PROFILE", "ALIBABA_CLOUD_PROFILE"),
+    ecsRoleName: first("ecsRoleName", "ALIBABA_CLOUD_ECS_METADATA"),
     assumeRole: assumeRole === undefined ? undefined : (JSON.parse(assumeRole) as CloudConfig["assumeRole"]),
   };
 }

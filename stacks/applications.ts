@@ -86,7 +86,8 @@ function createTokens(
       managementToken,
       protect: settings.protect,
     },
-    { providers: [cluster.provider], dependsOn: servers.ready },
+    // Not once all servers are well: a token that leaked is revoked while one of them is lost. The Job waits for a leader.
+    { providers: [cluster.provider], dependsOn: servers.exist },
   );
 }
 

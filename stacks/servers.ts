@@ -38,7 +38,9 @@ export interface Servers {
   readonly outputs: ServerOutputs;
   /** Addresses, where this stack knows them beforehand. */
   readonly addresses: readonly string[];
-  /** What has to be there, and well, before anybody asks the servers for something; where this stack makes them. */
+  /** What has to be there before anybody asks the servers for something; where this stack makes them. */
+  readonly exist: pulumi.Output<pulumi.Resource[]>;
+  /** The same, once every server is well and runs what it is to run. */
   readonly ready: pulumi.Output<pulumi.Resource[]>;
   /** Takes away gossip keys and agents' tokens that no node needs any more, after something; says when. */
   retire(after: pulumi.Output<unknown>): pulumi.Output<void>;
@@ -72,15 +74,15 @@ export function createServers(settings: Settings, cloud: Cloud, cluster: Cluster
     ...platform(),
   };
 
-  function platform(): Pick<Servers, "ready" | "retire"> {
+  function platform(): Pick<Servers, "exist" | "ready" | "retire"> {
     switch (servers?.platform) {
       case "ecs": {
         const machines = createEcsServers(settings, servers, config, trust, cloud);
-        return { ready: machines.ready, retire: (after) => machines.retire(after) };
+        return { exist: machines.exist, ready: machines.ready, retire: (after) => machines.retire(after) };
       }
       case "kubernetes": {
         const pods = createKubernetesServers(settings, servers, config, trust, cluster);
-        return { ready: pods.ready, retire: (after) => pods.retire(after) };
+        return { exist: pods.ready, ready: pods.ready, retire: (after) => pods.retire(after) };
       }
       case "local":
         describeLocalServers(servers, config, trust);
@@ -90,7 +92,8 @@ export function createServers(settings: Settings, cloud: Cloud, cluster: Cluster
 }
 
 /** For servers that are not this stack's to change, and for those that run here. */
-const nothingToDo: Pick<Servers, "ready" | "retire"> = {
+const nothingToDo: Pick<Servers, "exist" | "ready" | "retire"> = {
+  exist: pulumi.output<pulumi.Resource[]>([]),
   ready: pulumi.output<pulumi.Resource[]>([]),
   retire: (after) => after.apply(() => undefined),
 };
@@ -105,7 +108,7 @@ function serversOfAnotherStack({ serversStack, version }: Settings): Servers {
       `consul:version is ${version}, but the servers of ${serversStack} run ${servers}: update that stack first`,
     );
   });
-  return { ...nothingToDo, outputs, addresses: [], ready };
+  return { ...nothingToDo, outputs, addresses: [], exist: ready, ready };
 }
 
 /** Where each server is found, by address or by name, and what its certificate says of it. */

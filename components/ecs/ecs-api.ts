@@ -180,7 +180,9 @@ async function insist<T>(call: () => Promise<T>, tries = 7): Promise<T> {
     } catch (error) {
       const { code = "", statusCode, message } = error as Failure;
       const passing = code.includes("Throttling") || statusCode === undefined || statusCode >= 500;
-      if (statusCode === 401 || statusCode === 403 || /AccessKey|Signature|SecurityToken|Credentials/.test(code)) {
+      // A status that does not allow something comes with 403 as well, and with a code of its own.
+      const forbidden = statusCode === 403 && !code.startsWith("Incorrect");
+      if (statusCode === 401 || forbidden || /AccessKey|Signature|SecurityToken|Credentials/.test(code)) {
         throw new RefusedError(`the cloud refuses: ${code}, ${message}; the credentials need ${actions}`);
       }
       if (!passing || attempt === tries) throw new Error(`the ECS API fails: ${code} ${message}`, { cause: error });
@@ -196,7 +198,12 @@ function credentials(config: CloudConfig): object {
     return { accessKeyId: accessKey, accessKeySecret: secretKey, securityToken };
   }
   const { default: Credential, Config } = require("@alicloud/credentials") as typeof import("@alicloud/credentials");
-  if (assumeRole === undefined) return { credential: new Credential() };
+  if (assumeRole === undefined) {
+    const { profile, ecsRoleName } = config;
+    if (profile !== undefined) return { credential: new Credential(null, ofProfile(profile)) };
+    if (ecsRoleName === undefined) return { credential: new Credential() };
+    return { credential: new Credential(new Config({ type: "ecs_ram_role", roleName: ecsRoleName })) };
+  }
   return {
     credential: new Credential(
       new Config({
@@ -209,4 +216,11 @@ function credentials(config: CloudConfig): object {
       }),
     ),
   };
+}
+
+/** The credentials of a profile of the aliyun CLI. */
+function ofProfile(name: string) {
+  const { default: Provider } =
+    require("@alicloud/credentials/dist/src/providers/cli_profile") as typeof import("@alicloud/credentials/dist/src/providers/cli_profile");
+  return Provider.builder().withProfileName(name).build();
 }

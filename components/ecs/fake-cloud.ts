@@ -103,5 +103,6 @@ function wellLook({ names, version, leader = names[0], runs = {} }: FakeServers,
     members: names.map((Name) => ({ Name, Status: 1 })),
     self: { state: server === leader ? "Leader" : "Follower", applied_index: "100" },
     runs: runs[server] ?? "",
+    minQuorum: names.length,
   };
 }

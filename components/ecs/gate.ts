@@ -84,14 +84,17 @@ export class QuorumGate {
     userData: readonly pulumi.Output<UserData>[],
   ): pulumi.Output<void> {
     if (pulumi.runtime.isDryRun()) return pulumi.output(undefined);
+    const lost = this.lost();
+    if (lost.length > 0) {
+      void pulumi.log.warn(`nothing is expected of ${lost.join(", ")}: consul:gate.skip names what is lost`);
+    }
     const ready = pulumi.output({ wanted: [...userData], ids: [...instanceIds] }).apply(async ({ wanted }) => {
       const strays = await this.strays(wanted, []);
-      if (strays.length === 0) return;
       for (const server of strays) {
         const own = wanted[this.args.servers.indexOf(server)];
         if (own) await this.change.bring(server, own, "reload", () => this.mayGoDown(server, {}, "configuration"));
       }
-      await this.strays(wanted, this.args.servers);
+      if (strays.length > 0) await this.strays(wanted, this.args.servers);
     });
     // User data is secret, that the servers are well is not.
     return pulumi.unsecret(ready);
@@ -105,17 +108,29 @@ export class QuorumGate {
   private async strays(wanted: readonly UserData[], settled: readonly string[]): Promise<readonly string[]> {
     const { servers, settings } = this.args;
     let strays: readonly string[] = [];
-    await this.until("the servers are not all well", undefined, ({ versions, runs }) => {
-      strays = servers.filter((name, i) => runs.get(name) !== wanted[i]?.config);
+    await this.until("the servers are not all well", undefined, async ({ versions, runs, minQuorum }, machines) => {
+      await this.countServers(minQuorum, machines);
+      strays = servers.filter((name, i) => !this.skips(name) && runs.get(name) !== wanted[i]?.config);
       const others = [...versions].filter(
-        ([name, own]) => !sameVersion(own, settings.version) && (settled.includes(name) || !strays.includes(name)),
+        ([name, own]) =>
+          !this.skips(name) &&
+          !sameVersion(own, settings.version) &&
+          (settled.includes(name) || !strays.includes(name)),
       );
-      return Promise.resolve([
+      return [
         ...others.map(([name, own]) => `${name} runs Consul ${own}, not ${settings.version}`),
         ...strays.filter((name) => settled.includes(name)).map((name) => `${name} does not run what it is to run`),
-      ]);
+      ];
     });
     return strays;
+  }
+
+  /** Tells autopilot how many servers there are, once all are there. */
+  private async countServers(minQuorum: number, machines: readonly Machine[]): Promise<void> {
+    const count = this.args.servers.length;
+    if (minQuorum === count || minQuorum === 0) return;
+    await this.machines.onOne(machines, [{ script: "machine/autopilot.sh", args: [String(count)] }]);
+    progress(`autopilot counts ${count} servers now`);
   }
 
   /**
@@ -152,8 +167,14 @@ export class QuorumGate {
     const gate = () => this.mayGoDown(server, before, changed);
     // A reload needs no gate: nothing goes down. Keys and authorities have an order among the nodes all the same.
     if (effect !== "reload" || this.hasOrder(before)) await gate();
-    const gated = effect !== "reload";
-    await this.change.bring(server, wanted, gated ? "restart" : "reload", gate);
+    const how = effect === "reload" ? "reload" : "restart";
+    try {
+      await this.change.bring(server, wanted, how, gate);
+    } catch (error) {
+      // Nothing waits for a server that is named as lost. What it runs is looked at again by each `up` after that.
+      if (!this.skips(server)) throw error;
+      await pulumi.log.warn(`${(error as Error).message}; consul:gate.skip names ${server}, so the update goes on`);
+    }
     if (effect === "stop") progress(`${server}: the others carry the cluster, its machine stops now`);
   }
 
@@ -176,7 +197,9 @@ export class QuorumGate {
         const refusal = refusedVersion(version, this.args.settings.version);
         if (refusal !== undefined) throw new RefusedError(refusal);
       }
-      const peers = machines.filter(({ name, status }) => name !== server && status === "Running");
+      const peers = machines.filter(
+        ({ name, status }) => name !== server && status === "Running" && !this.lost(server).includes(name),
+      );
       const late = this.isNewSigner(before) ? await this.withoutNewAuthority(peers) : [];
       if (late.length > 0) return [`these nodes do not trust the new authority yet: ${late.join(", ")}`];
       if (!keyInUse) await this.useGossipKey(peers);
@@ -206,7 +229,10 @@ export class QuorumGate {
     raftIds: ReadonlyMap<string, string>,
   ): Promise<string> {
     const heir = peers.at(this.args.servers.indexOf(server) - 1)?.name ?? "";
-    await this.machines.onOne(peers, [{ script: "machine/hand-over.sh", args: [raftIds.get(heir) ?? ""] }]);
+    const id = raftIds.get(heir) ?? "";
+    // What a machine says of itself goes into a command for another one.
+    if (!/^[\w-]{1,64}$/.test(id)) throw new RefusedError(`${heir} has an impossible raft id: ${JSON.stringify(id)}`);
+    await this.machines.onOne(peers, [{ script: "machine/hand-over.sh", args: [id] }]);
     return `leadership goes to ${heir}`;
   }
 
@@ -227,7 +253,9 @@ export class QuorumGate {
       let [reasons, final]: [readonly string[], boolean] = [[], false];
       try {
         const machines = await this.machines.list();
-        const verdict = assess(await this.machines.look(machines, candidate), candidate, migration?.servers);
+        const lost = this.lost(candidate);
+        const looks = await this.machines.look(machines, candidate, lost);
+        const verdict = assess(looks, { candidate, lost, guests: migration?.servers ?? [] });
         reasons = verdict.ok ? await then(verdict, machines) : verdict.reasons;
         final = !verdict.ok && verdict.final;
       } catch (error) {
@@ -236,7 +264,10 @@ export class QuorumGate {
       if (reasons.length === 0) return;
       if (final || Date.now() >= deadline) {
         const waited = final ? "" : ` after ${waitMinutes} minutes`;
-        const repair = candidate === undefined ? "" : ` (if it is to repair ${candidate} itself: consul:gate.skip)`;
+        const repair =
+          candidate === undefined
+            ? " (a server that is lost for longer: name it in consul:gate.skip, and all that does not need it goes on)"
+            : ` (if it is to repair ${candidate} itself: consul:gate.skip)`;
         throw new pulumi.RunError(
           `${problem}${waited}: ${reasons.join("; ")}. Put that right and run \`pulumi up\` again: it asks again, and goes on from there${repair}`,
         );
@@ -244,6 +275,11 @@ export class QuorumGate {
       progress(`${candidate ?? "servers"}: waiting, ${reasons.join("; ")}`);
       await sleep(this.pause);
     }
+  }
+
+  /** Servers that the settings name as lost. The candidate is being repaired, which is something else. */
+  private lost(candidate?: string): string[] {
+    return this.args.settings.gate.skip.filter((name) => name !== candidate);
   }
 
   private skips(server: string): boolean {

@@ -35,13 +35,17 @@ export class ServerMachines {
     return machine;
   }
 
-  /** What each server, except the candidate for going down, knows of the cluster. */
-  async look(machines: readonly Machine[], candidate: string | undefined): Promise<Server[]> {
-    const asked = machines.filter(({ name, status }) => name !== candidate && status === "Running").map(({ id }) => id);
+  /** What each server knows of the cluster, except the candidate for going down and those that are known to be lost. */
+  async look(machines: readonly Machine[], candidate: string | undefined, lost: readonly string[]): Promise<Server[]> {
+    const expected = machines.filter(({ name }) => !lost.includes(name));
+    const asked = expected.filter(({ name, status }) => name !== candidate && status === "Running");
     // A machine that does not run is reason enough, and the others need not be asked. Only the others know whether a
     // machine that is missing was ever there.
-    const outcomes = machines.every(({ status }) => ["Running", "missing"].includes(status))
-      ? await this.args.cloud.run(asked, askQuorum)
+    const outcomes = expected.every(({ status }) => ["Running", "missing"].includes(status))
+      ? await this.args.cloud.run(
+          asked.map(({ id }) => id),
+          askQuorum,
+        )
       : undefined;
     return machines.map((machine) => {
       const outcome = outcomes?.get(machine.id);

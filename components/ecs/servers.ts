@@ -42,7 +42,9 @@ interface Shared {
 /** Consul servers on ECS machines: one after another, each with its own data disk and a fixed private address. */
 export class EcsServers extends pulumi.ComponentResource {
   readonly instanceIds: pulumi.Output<string>[];
-  /** This component, once every server is a healthy voter. */
+  /** This component, once its machines are there. */
+  readonly exist: pulumi.Output<pulumi.Resource[]>;
+  /** This component, once every server is a healthy voter that runs what it is to run. */
   readonly ready: pulumi.Output<pulumi.Resource[]>;
   private readonly gate: QuorumGate;
 
@@ -62,6 +64,7 @@ export class EcsServers extends pulumi.ComponentResource {
     const machines = this.createMachinesInTurn({ securityGroup, deploymentSet: this.createDeploymentSet(), tags });
     this.instanceIds = machines.map(({ instance }) => instance.id);
     const userData = machines.map((machine) => machine.userData);
+    this.exist = pulumi.output([this]);
     this.ready = this.gate.ready(this.instanceIds, userData).apply(() => [this]);
     this.registerOutputs({});
   }

@@ -62,8 +62,13 @@ else
   result=unchanged
 fi
 
+# A reload is good where there is no leader, too: new certificates may be what brings one back.
+works() {
+  [ "$(cat /run/consul.runs 2>/dev/null)" = "$config $start" ] || return 1
+  [ "$result" != restarted ] || ask GET status/leader 2>/dev/null | grep -q :8300
+}
 seconds=0
-until [ "$(cat /run/consul.runs 2>/dev/null)" = "$config $start" ] && ask GET status/leader 2>/dev/null | grep -q :8300; do
+until works; do
   seconds=$((seconds + 1))
   [ "$seconds" -lt 60 ] || fail "Consul runs but has found no leader for a minute: $(journalctl -u consul.service -n 3 -o cat | tr '\n' ' ')"
   sleep 1

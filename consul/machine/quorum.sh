@@ -26,11 +26,12 @@ while [ "$look" -lt "$1" ]; do
   look=$((look + 1))
   leader=$(json status/leader)
   if [ "$leader" = null ]; then
-    printf '{"leader":null,"health":null,"raft":null,"members":null,"self":null,"runs":"%s"}\n' "${runs% *}"
+    printf '{"leader":null,"health":null,"raft":null,"members":null,"self":null,"runs":"%s","minQuorum":0}\n' "${runs% *}"
     exit 0
   fi
+  min_quorum=$(json operator/autopilot/configuration | sed -n 's/.*"MinQuorum":\([0-9]*\).*/\1/p')
   # The own state comes last: what the leader had before must be in it.
-  printf '{"leader":%s,"health":%s,"raft":%s,"members":[%s],"self":{%s},"runs":"%s"}\n' "$leader" \
+  printf '{"leader":%s,"health":%s,"raft":%s,"members":[%s],"self":{%s},"runs":"%s","minQuorum":%s}\n' "$leader" \
     "$(json operator/autopilot/health)" "$(json operator/raft/configuration)" "$(servers)" \
-    "$(json agent/self | grep -o '"\(state\|applied_index\)":"[^"]*"' | paste -sd, -)" "${runs% *}"
+    "$(json agent/self | grep -o '"\(state\|applied_index\)":"[^"]*"' | paste -sd, -)" "${runs% *}" "${min_quorum:-0}"
 done

@@ -2,13 +2,13 @@ import "reflect-metadata"; // @peculiar/x509 needs this
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import * as x509 from "@peculiar/x509";
 import { webcrypto } from "crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
 import { createServer, Server } from "https";
 import { AddressInfo } from "net";
 import { tmpdir } from "os";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
-import { RefusedError } from "../../components/ecs/cloud";
+import { MustBeStoppedError, RefusedError } from "../../components/ecs/cloud";
 import { EcsApi } from "../../components/ecs/ecs-api";
 import { Command, commandText } from "../../consul/machine/commands";
 import { loadCloudConfig } from "../../settings";
@@ -169,6 +169,34 @@ describe("commands through Cloud Assistant", () => {
     answers.RunCommand = () => [404, { Code: "InvalidInstance.NotFound", Message: "gone" }];
     await rejects(connect().run(["i-1"], hello), /^Error: the ECS API fails: InvalidInstance.NotFound .*gone/);
     equal(actions().filter((action) => action === "RunCommand").length, 2);
+  });
+
+  it("has the credentials of the CLI's profile that the stack file names", async () => {
+    mkdirSync(join(directory, ".aliyun"), { recursive: true });
+    const profile = { name: "ops", mode: "AK", access_key_id: "of-ops", access_key_secret: "secret", region_id: "r" };
+    writeFileSync(join(directory, ".aliyun", "config.json"), JSON.stringify({ current: "other", profiles: [profile] }));
+    const { ALICLOUD_ACCESS_KEY, ALICLOUD_SECRET_KEY, HOME } = process.env;
+    Object.assign(process.env, { HOME: directory });
+    delete process.env.ALICLOUD_ACCESS_KEY;
+    delete process.env.ALICLOUD_SECRET_KEY;
+    try {
+      pulumi.runtime.setAllConfig({ "alicloud:region": "cn-hangzhou", "alicloud:profile": "ops" });
+      await new EcsApi(loadCloudConfig()).run(["i-1"], hello);
+      equal(calls.find(({ Action }) => Action === "RunCommand")?.AccessKeyId, "of-ops");
+    } finally {
+      Object.assign(process.env, { ALICLOUD_ACCESS_KEY, ALICLOUD_SECRET_KEY, HOME });
+    }
+  });
+
+  it("stores user data of a machine that runs, and says where it has to be stopped for that", async () => {
+    answers.ModifyInstanceAttribute = (_, n) =>
+      n === 0 ? [200, {}] : [403, { Code: "IncorrectInstanceStatus", Message: "not in this status" }];
+    await connect().storeUserData("i-1", "dGV4dA==");
+    deepEqual([calls[0]?.InstanceId, calls[0]?.UserData], ["i-1", "dGV4dA=="]);
+    await rejects(connect().storeUserData("i-1", "dGV4dA=="), MustBeStoppedError);
+    answers.StopInstance = () => [200, {}];
+    await connect().power("i-1", "stop");
+    deepEqual([calls.at(-1)?.InstanceId, calls.at(-1)?.StoppedMode], ["i-1", "KeepCharging"]);
   });
 
   it("finds machines by VPC and tag", async () => {

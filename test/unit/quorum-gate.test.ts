@@ -3,10 +3,10 @@ import * as pulumi from "@pulumi/pulumi";
 import "../../local/program"; // teaches the mock monitor about hooks
 import { configTags } from "../../components/ecs/change";
 import { Machine, MustBeStoppedError, Outcome, RefusedError } from "../../components/ecs/cloud";
-import { FakeCloud, MutableSample, words } from "../../components/ecs/fake-cloud";
+import { FakeCloud, MutableSample, wellLooks, words } from "../../components/ecs/fake-cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { askQuorum, Command, commandText } from "../../consul/machine/commands";
-import { Sample } from "../../consul/quorum";
+import { assess, Sample } from "../../consul/quorum";
 import { names, samples, wellFakes } from "./servers";
 
 /** Servers' machines that answer what `looks` says and record the commands that they get. */
@@ -429,7 +429,10 @@ describe("the gate before a server goes down", () => {
   it("lets a server that gate.skip names go, and only that one", async () => {
     fake.status = { "consul-1": "Stopped" };
     const gate = gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } });
-    await rejects(update(gate, "consul-2"), /consul-1 \(i-consul-1\) is Stopped/);
+    await rejects(
+      update(gate, "consul-2"),
+      /consul-2 cannot be spared while consul-1 is lost: 1 of 3 servers would be left\. /,
+    );
     fake.log.length = 0;
     await update(gate, "consul-1");
     deepEqual(fake.log, ["store on consul-1", "start consul-1"]);
@@ -511,7 +514,7 @@ describe("the gate before a server goes down", () => {
       fake.status = { "consul-2": "Stopped" };
       await rejects(
         settle(gateOf().ready(ids, wanted)),
-        /^Error: the servers are not all well: consul-2 \(i-consul-2\) is Stopped.*run `pulumi up` again: it asks again, and goes on from there$/,
+        /^Error: the servers are not all well: consul-2 \(i-consul-2\) is Stopped.*run `pulumi up` again: it asks again, and goes on from there \(a server that is lost for longer: name it in consul:gate.skip, and all that does not need it goes on\)$/,
       );
       fake.status = {};
       await rejects(
@@ -529,6 +532,60 @@ describe("the gate before a server goes down", () => {
       fake.log.length = 0;
       fake.looks = (name) => samples(name).map((look) => ({ ...look, runs: name === "consul-2" ? "c1" : "c2" }));
       await rejects(settle(gateOf(impatient).ready(ids, wanted)), /consul-2 does not run what it is to run/);
+    });
+
+    it("goes on without a server that is named as lost, and says so", async () => {
+      fake.status = { "consul-3": "Stopped" };
+      fake.leader = "consul-1";
+      fake.looks = (name) =>
+        samples(name, fake.leader).map((look) => {
+          for (const server of look.health?.Servers ?? []) if (server.Name === "consul-3") server.Healthy = false;
+          return {
+            ...look,
+            members: look.members?.map((m) => (m.Name === "consul-3" ? { ...m, Status: 4 } : m)) ?? null,
+          };
+        });
+      const named = { gate: { waitMinutes: 0, skip: ["consul-3"] } };
+      await settle(gateOf(named).ready(ids, wanted));
+      deepEqual(fake.log, ["ask consul-1 consul-2"]);
+      match(said.join("\n"), /nothing is expected of consul-3: consul:gate.skip names what is lost/);
+      // What needs no restart goes on with each of the others.
+      fake.log.length = 0;
+      await update(gateOf(named), "consul-1", reloads);
+      deepEqual(fake.log, ["store on consul-1", "reload consul-1"]);
+      // Nor does the update stop at the lost one.
+      fake.status = { "consul-3": "gone" };
+      await update(gateOf(named), "consul-3", reloads);
+      match(said.at(-1) ?? "", /consul-3 has no machine: .*; consul:gate.skip names consul-3, so the update goes on/);
+    });
+
+    it("tells autopilot how many servers there are, where autopilot thinks otherwise", async () => {
+      fake.looks = (name) => samples(name).map((look) => ({ ...look, minQuorum: 5 }));
+      await settle(gateOf().ready(ids, wanted));
+      deepEqual(fake.commands.map(words).at(-1), "machine/autopilot.sh 3");
+    });
+
+    it("spares one of five while another is lost, and none of three", async () => {
+      const five = ["consul-1", "consul-2", "consul-3", "consul-4", "consul-5"];
+      const looks = wellLooks({ names: five, version: "1.22.7" }, "consul-1");
+      const servers = five.map((name) => ({
+        name,
+        machine: { id: name, status: "Running" },
+        view: { samples: looks },
+      }));
+      ok(assess(servers, { candidate: "consul-2", lost: ["consul-5"] }).ok);
+      ok(!assess(servers, { candidate: "consul-2", lost: ["consul-4", "consul-5"] }).ok);
+    });
+
+    it("puts nothing into a command that a machine says of itself, unless it has the form of a raft id", async () => {
+      fake.looks = (name) =>
+        samples(name, "consul-1").map((look) => {
+          for (const server of look.raft?.Servers ?? []) server.ID = "x'; touch /tmp/owned; echo '";
+          return look;
+        });
+      await rejects(update(gateOf(), "consul-1"), /consul-3 has an impossible raft id/);
+      ok(!fake.log.some((line) => line.startsWith("hand over")));
+      match(commandText([{ script: "machine/hand-over.sh", args: ["a'b"] }]), /sh -s -- 'a'\\''b' <</);
     });
 
     it("asks nobody in a preview", async () => {

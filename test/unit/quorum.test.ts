@@ -18,7 +18,7 @@ const only =
 describe("whether a server may go down", () => {
   it("may, while every other one is a healthy voter that has caught up", () => {
     for (const goes of [...names, undefined]) {
-      const verdict = assess(wellServers(), goes);
+      const verdict = assess(wellServers(), { candidate: goes });
       ok(verdict.ok);
       equal(verdict.leader, "consul-3");
       equal(verdict.raftIds.get("consul-2"), "id-of-consul-2");
@@ -34,8 +34,8 @@ describe("whether a server may go down", () => {
     const servers = wellServers().map((server) =>
       server.name === "consul-1" ? { ...server, view: undefined } : server,
     );
-    ok(assess(servers, "consul-1").ok);
-    ok(!assess(servers, "consul-2").ok);
+    ok(assess(servers, { candidate: "consul-1" }).ok);
+    ok(!assess(servers, { candidate: "consul-2" }).ok);
     ok(!assess(servers).ok);
   });
 
@@ -44,7 +44,7 @@ describe("whether a server may go down", () => {
     const five = (servers = wellServers()) => [...servers, missing("consul-4"), missing("consul-5")];
 
     it("may, while two are yet to be made", () => {
-      for (const goes of names) ok(assess(five(), goes).ok);
+      for (const goes of names) ok(assess(five(), { candidate: goes }).ok);
     });
 
     it("are not all well before these are there", () => {
@@ -54,20 +54,20 @@ describe("whether a server may go down", () => {
     it("may not, where one of them was there and was lost: raft still counts it", () => {
       const lost = { ID: "id-5", Node: "consul-5", Address: "10.0.0.5:8300", Leader: false, Voter: true, LastIndex: 0 };
       const known = wellServers((look) => look.raft?.Servers.push(lost));
-      match(reasons(assess(five(known), "consul-1")).join("\n"), /consul-5 has no machine/);
+      match(reasons(assess(five(known), { candidate: "consul-1" })).join("\n"), /consul-5 has no machine/);
     });
 
     it("may not, where fewer than three are left", () => {
       const two = wellServers((look) => look.raft?.Servers.splice(1, 1)).filter(({ name }) => name !== "consul-2");
-      const verdict = assess([...two, missing("consul-2")], "consul-1");
+      const verdict = assess([...two, missing("consul-2")], { candidate: "consul-1" });
       deepEqual(reasons(verdict), ["consul-2 has no machine: none"]);
     });
 
     it("may not, where nobody says whom raft knows", () => {
       const blind = wellServers((look) => (look.raft = null));
-      match(reasons(assess(five(blind), "consul-1")).join("\n"), /consul-4 has no machine/);
+      match(reasons(assess(five(blind), { candidate: "consul-1" })).join("\n"), /consul-4 has no machine/);
       const silent = wellServers().map(({ name, machine }) => ({ name, machine }));
-      match(reasons(assess(five(silent), "consul-1")).join("\n"), /consul-4 has no machine/);
+      match(reasons(assess(five(silent), { candidate: "consul-1" })).join("\n"), /consul-4 has no machine/);
     });
   });
 
@@ -248,7 +248,7 @@ describe("whether a server may go down", () => {
 
   for (const [what, change, goes, said] of table) {
     it(`may not, where ${what}`, () => {
-      match(reasons(assess(change(wellServers()), goes)).join("\n"), said);
+      match(reasons(assess(change(wellServers()), { candidate: goes })).join("\n"), said);
     });
   }
 
@@ -261,7 +261,7 @@ describe("whether a server may go down", () => {
     ] as const) {
       const verdict = assess(
         wellServers().map((s) => (s.name === "consul-2" ? { ...s, machine: { id: "i-2", status } } : s)),
-        "consul-1",
+        { candidate: "consul-1" },
       );
       ok(!verdict.ok);
       equal(verdict.final, final, status);
@@ -273,8 +273,8 @@ describe("whether a server may go down", () => {
       for (const member of look.members ?? []) if (member.Name === "consul-2") member.Status = 4;
     });
     const silent = servers.map((s) => (s.name === "consul-2" ? { ...s, view: { problem: "exit 1" } } : s));
-    equal(reasons(assess(silent, "consul-1")).length, 1);
-    match(reasons(assess(silent, "consul-1"))[0] ?? "", /^consul-2 does not answer \(exit 1\)/);
+    equal(reasons(assess(silent, { candidate: "consul-1" })).length, 1);
+    match(reasons(assess(silent, { candidate: "consul-1" }))[0] ?? "", /^consul-2 does not answer \(exit 1\)/);
   });
 });
 
