@@ -17,6 +17,8 @@ const node = z
     vswitchCidr: cidr.optional(),
     /** Fixed private address: agents join it, certificates name it. */
     address: ipv4,
+    /** For this server instead of systemDisk.category, while servers move to another one. */
+    systemDiskCategory: oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry").optional(),
   })
   .check(
     rule(["vswitchCidr", "address"], ({ vswitchCidr, address }, { wrong }) => {

@@ -10,6 +10,8 @@ export interface NetworkArgs {
   /** Let the nodes' networks reach the HTTPS API: for what runs in the cluster and needs the servers' own answers. */
   readonly apiForNodes: boolean;
   readonly tags: Readonly<Record<string, string>>;
+  /** Called before a change of the group, in previews too: the group is changed before any server is. */
+  readonly beforeUpdate: pulumi.ResourceHook;
 }
 
 /** A rule that lets a network in; what is left out of `Allowed` is the same for every rule. */
@@ -27,7 +29,7 @@ export function createSecurityGroup(
   args: NetworkArgs,
   opts: pulumi.CustomResourceOptions,
 ): SecurityGroup {
-  const { settings, datacenter, apiForNodes, tags } = args;
+  const { settings, datacenter, apiForNodes, tags, beforeUpdate } = args;
   const group = new SecurityGroup(
     `${name}-sg`,
     {
@@ -38,7 +40,7 @@ export function createSecurityGroup(
       innerAccessPolicy: "Drop",
       tags,
     },
-    opts,
+    { ...opts, hooks: { beforeUpdate: [beforeUpdate] } },
   );
   const allow = (what: string, ipProtocol: "tcp" | "udp", port: number, cidrIp: string, description: string) =>
     allowIngress(

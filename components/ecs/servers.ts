@@ -13,6 +13,7 @@ import { Trust } from "../trust";
 import { configTags } from "./change";
 import { Cloud } from "./cloud";
 import { QuorumGate } from "./gate";
+import { categoryOf, guardMoves } from "./moves";
 import { createSecurityGroup } from "./network";
 
 export interface EcsServersArgs {
@@ -60,7 +61,12 @@ export class EcsServers extends pulumi.ComponentResource {
     const tags = { ...settings.tags, [tag.key]: tag.value };
     const servers = settings.nodes.map((node) => node.name);
     this.gate = new QuorumGate({ cloud, servers, vpcId: settings.vpcId, tag, settings: deployment, trust });
-    const securityGroup = createSecurityGroup(name, { settings, datacenter, apiForNodes, tags }, { parent: this });
+    const moves = guardMoves(name, settings, deployment.gate.skip);
+    const securityGroup = createSecurityGroup(
+      name,
+      { settings, datacenter, apiForNodes, tags: { ...tags, ...moves.tags }, beforeUpdate: moves.beforeUpdate },
+      { parent: this },
+    );
     const machines = this.createMachinesInTurn({ securityGroup, deploymentSet: this.createDeploymentSet(), tags });
     this.instanceIds = machines.map(({ instance }) => instance.id);
     const userData = machines.map((machine) => machine.userData);
@@ -151,7 +157,7 @@ export class EcsServers extends pulumi.ComponentResource {
         deploymentSetId: shared.deploymentSet?.id,
         instanceType: settings.instanceType,
         imageId: settings.imageId,
-        systemDiskCategory: settings.systemDisk.category,
+        systemDiskCategory: categoryOf(settings, node),
         systemDiskSize: settings.systemDisk.size,
         systemDiskEncrypted: true,
         instanceChargeType: "PostPaid",

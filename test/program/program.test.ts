@@ -1,5 +1,8 @@
-import { deepEqual, equal, notEqual, ok, rejects } from "assert/strict";
-import { Registered } from "../../local/program";
+import { deepEqual, equal, notEqual, ok, rejects, throws } from "assert/strict";
+import * as pulumi from "@pulumi/pulumi";
+import { guardMoves } from "../../components/ecs/moves";
+import { Registered, stackConfig } from "../../local/program";
+import { EcsServersSettings } from "../../settings";
 import { committedText, expectedText } from "../../local/expected";
 import { environments, FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
 import { edit } from "./edit";
@@ -132,6 +135,40 @@ describe("servers on ECS", () => {
       for (const key of ["password", "keyName", "dataDisks"]) equal(inputs[key], undefined);
     }
     for (const { inputs } of ofType(resources, ":EcsDisk")) equal(inputs.encrypted, true);
+  });
+
+  it("are not moved to another zone or kind of system disk in a preview or an update, unless they are lost", async () => {
+    const nodes = (zone: string, category?: string) => {
+      const settings = JSON.parse(stackConfig("prod")["consul:servers"] ?? "") as EcsServersSettings;
+      const [first, second, ...others] = settings.nodes;
+      if (!first || !second) throw new Error("prod has three servers");
+      const moved = { ...second, zone, systemDiskCategory: category as "cloud_auto" | undefined };
+      return {
+        ...settings,
+        systemDisk: { category: "cloud_essd" as const, size: 40 },
+        nodes: [first, moved, ...others],
+      };
+    };
+    const before = guardMoves("before", nodes("cn-hangzhou-i"), []).tags;
+    const update = (hook: pulumi.ResourceHook, tags: object) =>
+      hook.callback({ urn: "", id: "", name: "", type: "", oldInputs: { tags } });
+    for (const moved of [nodes("cn-hangzhou-k"), nodes("cn-hangzhou-i", "cloud_auto")]) {
+      const { beforeUpdate } = guardMoves("now", moved, []);
+      equal(beforeUpdate.opts?.onDryRun, true);
+      throws(
+        () => void update(beforeUpdate, before),
+        /^Error: consul-2 cannot be moved .*docs\/operations.md, "Moving a server"/,
+      );
+      // A stack of an earlier release has no such tag.
+      void update(beforeUpdate, {});
+      void update(guardMoves("lost", moved, ["consul-2"]).beforeUpdate, before);
+    }
+    void update(guardMoves("same", nodes("cn-hangzhou-i", "cloud_essd"), []).beforeUpdate, before);
+    // The group is changed before any machine is: each of them is in it.
+    const { resources } = await runFixture("prod");
+    const [group] = ofType(resources, ":SecurityGroup");
+    deepEqual(group?.options.hooks, { BeforeUpdate: ["consul-moves"] });
+    for (const { options } of ofType(resources, ":Instance")) ok(options.dependsOn.includes(group?.urn ?? "none"));
   });
 
   it("let in RPC and gossip from servers and nodes, HTTPS from the API networks, and no one else", async () => {

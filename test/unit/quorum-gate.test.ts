@@ -565,7 +565,7 @@ describe("the gate before a server goes down", () => {
       deepEqual(fake.commands.map(words).at(-1), "machine/autopilot.sh 3");
     });
 
-    it("spares one of five while another is lost, and none of three", async () => {
+    it("spares one of five while another is lost, and none of three", () => {
       const five = ["consul-1", "consul-2", "consul-3", "consul-4", "consul-5"];
       const looks = wellLooks({ names: five, version: "1.22.7" }, "consul-1");
       const servers = five.map((name) => ({

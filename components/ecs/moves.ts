@@ -1,0 +1,39 @@
+import * as pulumi from "@pulumi/pulumi";
+import { movedServers, Place, placesTag } from "../../consul/machine/place";
+import { EcsServersSettings } from "../../settings";
+
+/** Tag of the servers' security group that says where each server is. */
+const tag = "consul-places";
+
+/**
+ * Refuses to move a server. For another zone, or another category of its system disk, the provider makes a new machine
+ * beside the old one and asks nobody: no update hook is called for a replacement, and the old one goes at the very end.
+ * So the security group, which is changed before any machine, remembers where servers are.
+ * @returns what the group is tagged with, and the hook before its updates
+ */
+export function guardMoves(name: string, settings: EcsServersSettings, lost: readonly string[]) {
+  const places = settings.nodes.map((node): Place => ({ ...node, systemDiskCategory: categoryOf(settings, node) }));
+  const beforeUpdate = new pulumi.ResourceHook(
+    `${name}-moves`,
+    ({ oldInputs }) => {
+      const { tags = {} } = (oldInputs ?? {}) as { tags?: Record<string, string> };
+      // The machine of a lost server is gone: there is nothing to be careful with.
+      const moved = movedServers(tags[tag] ?? "", places).filter((server) => !lost.includes(server));
+      if (moved.length === 0) return;
+      throw new pulumi.RunError(
+        `${moved.join(", ")} cannot be moved to another zone or to a system disk of another category: that takes a new machine, ` +
+          'made without asking the other servers. Make servers of other names there and take these away: docs/operations.md, "Moving a server"',
+      );
+    },
+    { onDryRun: true },
+  );
+  return { tags: { [tag]: placesTag(places) }, beforeUpdate };
+}
+
+/** Category of a server's system disk. */
+export function categoryOf(
+  { systemDisk }: Pick<EcsServersSettings, "systemDisk">,
+  { systemDiskCategory }: EcsServersSettings["nodes"][number],
+): string {
+  return systemDiskCategory ?? systemDisk.category;
+}
