@@ -33,3 +33,20 @@ export function documented(): { document: string; command: string }[] {
     commandsOf(readFileSync(join(programDir, document), "utf8")).map((command) => ({ document, command })),
   );
 }
+
+/** The part of a text below one heading, up to the next heading of the same level. */
+export const section = (text: string, heading: string) => text.split(`\n${heading}\n`)[1]?.split(/\n##? /)[0] ?? "";
+
+/** The cells of each table row, without their padding; headings and rules are left out. */
+export function rows(text: string): string[][] {
+  const tables = [...text.matchAll(/(?:^\|.*\n)+/gm)].map(([table]) => table.trim().split("\n").slice(2));
+  return tables.flat().map((row) =>
+    row
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+}
+
+/** What a cell has as code. */
+export const codes = (cell = "") => [...cell.matchAll(/`([^`]+)`/g)].map(([, code = ""]) => code);

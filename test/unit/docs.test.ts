@@ -8,27 +8,10 @@ import { ports } from "../../consul/config";
 import { programDir, stackConfig } from "../../local/program";
 import { schema } from "../../settings";
 import { secretOutputs } from "../../stacks/outputs";
-import { commandsOf, documented, documents } from "../documents";
+import { codes, commandsOf, documented, documents, rows, section } from "../documents";
 
 const read = (name: string) => readFileSync(join(programDir, name), "utf8");
 const readmes = ["README.md", "README.zh-CN.md"];
-
-/** The part of a text below one heading, up to the next heading of the same level. */
-const section = (text: string, heading: string) => text.split(`\n${heading}\n`)[1]?.split(/\n##? /)[0] ?? "";
-
-/** The cells of each table row, without their padding; headings and rules are left out. */
-function rows(text: string): string[][] {
-  const tables = [...text.matchAll(/(?:^\|.*\n)+/gm)].map(([table]) => table.trim().split("\n").slice(2));
-  return tables.flat().map((row) =>
-    row
-      .split("|")
-      .slice(1, -1)
-      .map((cell) => cell.trim()),
-  );
-}
-
-/** What a cell has as code. */
-const codes = (cell = "") => [...cell.matchAll(/`([^`]+)`/g)].map(([, code = ""]) => code);
 
 /** Every setting by its key, as mistakes name it, with the defaults that the schema gives to it. */
 function settings(type: unknown, key = "", fallback?: unknown, found = new Map<string, Set<string>>()) {
