@@ -7,12 +7,17 @@ const tag = "consul-places";
 
 /**
  * Refuses to move a server. For another zone, or another category of its system disk, the provider makes a new machine
- * beside the old one and asks nobody: no update hook is called for a replacement, and the old one goes at the very end.
+ * beside the old one (and for another key a new, empty data disk) and asks nobody: no update hook is called for a replacement, and the old one goes at the very end.
  * So the security group, which is changed before any machine, remembers where servers are.
  * @returns what the group is tagged with, and the hook before its updates
  */
 export function guardMoves(name: string, settings: EcsServersSettings, lost: readonly string[]) {
-  const places = settings.nodes.map((node): Place => ({ ...node, systemDiskCategory: categoryOf(settings, node) }));
+  const places = settings.nodes.map((node): Place => ({
+    name: node.name,
+    zone: node.zone,
+    systemDiskCategory: categoryOf(settings, node),
+    dataDiskKey: settings.dataDisk.kmsKeyId,
+  }));
   const beforeUpdate = new pulumi.ResourceHook(
     `${name}-moves`,
     ({ oldInputs }) => {
@@ -21,7 +26,7 @@ export function guardMoves(name: string, settings: EcsServersSettings, lost: rea
       const moved = movedServers(tags[tag] ?? "", places).filter((server) => !lost.includes(server));
       if (moved.length === 0) return;
       throw new pulumi.RunError(
-        `${moved.join(", ")} cannot be moved to another zone or to a system disk of another category: that takes a new machine, ` +
+        `${moved.join(", ")} cannot be moved to another zone, to a system disk of another category or to a data disk of another key: that takes a new machine or disk, ` +
           'made without asking the other servers. Make servers of other names there and take these away: docs/operations.md, "Moving a server"',
       );
     },

@@ -5,6 +5,8 @@ export interface Place {
   readonly name: string;
   readonly zone: string;
   readonly systemDiskCategory: string;
+  /** Key that encrypts the data disk, where it is not the account's own. */
+  readonly dataDiskKey: string | undefined;
 }
 
 const nameLength = 4;
@@ -27,8 +29,8 @@ export function movedServers(before: string, places: readonly Place[]): string[]
     .map(({ name }) => name);
 }
 
-function placeOf({ zone, systemDiskCategory }: Place): string {
-  return `${zone} ${systemDiskCategory}`;
+function placeOf({ zone, systemDiskCategory, dataDiskKey = "" }: Place): string {
+  return `${zone} ${systemDiskCategory} ${dataDiskKey}`;
 }
 
 function cut(text: string, length: number): string {
