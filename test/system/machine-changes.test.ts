@@ -111,7 +111,12 @@ describe("changes of servers whose machines run", function () {
   async function describeServers(changed: Readonly<Record<string, string>>): Promise<Described[]> {
     const { resources, outputs } = await runProgram(
       "prod",
-      { ...stackConfig("prod"), ...settings, ...changed },
+      {
+        ...stackConfig("prod"),
+        ...settings,
+        "consul:downloadSha256": sums[changed["consul:version"] ?? version] ?? "",
+        ...changed,
+      },
       providers(),
     );
     trust = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
@@ -125,6 +130,8 @@ describe("changes of servers whose machines run", function () {
       }));
   }
   let trust: Readonly<Record<string, string>> = {};
+  /** The zips' checksums by version: without one the settings refuse a mirror over http. */
+  const sums: Record<string, string> = {};
 
   const userDataOf = ({ text, tags }: Described): UserData => ({
     text,
@@ -207,8 +214,8 @@ describe("changes of servers whose machines run", function () {
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     const given = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: given.nodes.map(({ vswitchCidr }) => vswitchCidr) });
-    net.mirror.offer(version, consul);
-    net.mirror.offer(newer, relabelled(consul, version, newer));
+    sums[version] = net.mirror.offer(version, consul);
+    sums[newer] = net.mirror.offer(newer, relabelled(consul, version, newer));
     const described = await describeServers({});
     machines = [];
     for (const { name, address, text } of described) {
