@@ -65,8 +65,8 @@ function tree(resources: readonly Shown[], full: boolean, paint: Paint): string[
 }
 
 /**
- * What a resource waits for without taking anything from it: the chain of servers, for one. A component stands for its
- * resources where the resource waits for all of them.
+ * What a resource waits for without taking anything from it: the chain of servers, for one. Where the resource waits for
+ * everything in a component, the component stands for all of it, and for whatever that in turn waits for.
  */
 function waitsFor({ options }: Shown, resources: readonly Shown[]): string[] {
   const { dependsOn = [], inputDependencies = {} } = options;
@@ -74,7 +74,9 @@ function waitsFor({ options }: Shown, resources: readonly Shown[]): string[] {
     const below = resources.filter((one) => one.options.parent === urn).map((one) => one.urn);
     return below.length > 1 && below.every((one) => dependsOn.includes(one)) ? [{ name, below }] : [];
   });
-  const named = new Set([...Object.values(inputDependencies).flat(), ...whole.flatMap(({ below }) => below)]);
+  const members = new Set(whole.flatMap(({ below }) => below));
+  const behind = resources.filter(({ urn }) => members.has(urn)).flatMap((one) => one.options.dependsOn ?? []);
+  const named = new Set([...Object.values(inputDependencies).flat(), ...members, ...behind]);
   const others = dependsOn.filter((urn) => !named.has(urn)).map((urn) => urn.split("::").at(-1));
   const all = [...whole.map(({ name }) => `all of ${name}`), ...others];
   return all.length > 0 ? [`after ${all.join(" and ")}`] : [];

@@ -5,7 +5,7 @@ import { join } from "path";
 import { parse } from "yaml";
 import { Cloud } from "../components/ecs/cloud";
 import { FakeCloud } from "../components/ecs/fake-cloud";
-import { loadSettings } from "../settings";
+import { loadSettings, Settings } from "../settings";
 import { consulStack } from "../stacks/consul";
 
 /** The directory of the program, where index.ts and Pulumi.yaml are. */
@@ -78,16 +78,18 @@ export function stackConfig(stack: string, directory = programDir): Record<strin
   return Object.fromEntries(Object.entries(merged).map(([key, value]) => [key, text(value)]));
 }
 
-// The mock monitor says that it knows hooks, and does not: without these a hook would never be registered.
+// The mock monitor claims to know hooks and does not: without these two answers no hook would ever be registered.
 Object.assign(MockMonitor.prototype, {
   registerResourceHook: (_: unknown, done: (error: unknown, reply: object) => void) => done(null, {}),
   registerErrorHook: (_: unknown, done: (error: unknown, reply: object) => void) => done(null, {}),
 });
 
 /**
- * Runs the whole program in this process against Pulumi's own test monitor, once everything is registered.
- * Runs must follow one another. `load` is the program: what index.ts does, unless a test has another one.
- * @throws what the program throws, or the first failure of an output.
+ * Runs the whole program in this process against Pulumi's own test monitor, until everything is registered.
+ * Runs must follow one another.
+ * @param config every setting of the stack: key to text or JSON
+ * @param load the program that is run: as index.ts unless given
+ * @throws what the program throws, or the first failure of an output
  */
 export async function runProgram(
   stack: string,
@@ -98,9 +100,9 @@ export async function runProgram(
   const resources: Registered[] = [];
   let failure: unknown;
   let failed: (error: unknown) => void = () => undefined;
-  // What depends on a resource that cannot be registered never settles: the first failure is what there is to wait for.
+  // Where a resource cannot be registered, whatever depends on it never settles: the first failure ends the run.
   const failing = new Promise<void>((resolve) => (failed = (error) => resolve(void (failure ??= error))));
-  /** Pulumi does not tell everybody who waits that a provider has failed. */
+  /** Takes note of a provider's failure: Pulumi does not pass the failure on to everything that waits. */
   const noted = async <T>(answer: () => T | Promise<T>): Promise<T> => {
     try {
       return await answer();
@@ -134,9 +136,10 @@ export async function runProgram(
 
   /** As index.ts, with another cloud. */
   const ownProgram = (): unknown => {
-    const cloud = cloudFor(providers);
+    const settings = loadSettings();
+    const cloud = providers.cloud ?? wellCloud(settings);
     if (cloud instanceof FakeCloud) fake = cloud;
-    return consulStack(loadSettings(), cloud);
+    return consulStack(settings, cloud);
   };
 
   process.on("unhandledRejection", failed);
@@ -159,14 +162,13 @@ export async function runProgram(
   }
 }
 
-/** The cloud of a run: the given one, or a fake whose servers are all well. */
-function cloudFor({ cloud }: Providers): Cloud {
-  const { servers, version } = loadSettings();
+/** A fake cloud whose servers are all well. */
+function wellCloud({ servers, version }: Settings): FakeCloud {
   const names = servers?.platform === "ecs" ? servers.nodes.map(({ name }) => name) : [];
-  return cloud ?? new FakeCloud({ names, version });
+  return new FakeCloud({ names, version });
 }
 
-/** Pulumi's mocks show inputs but no options: those are read from the request itself. */
+/** Records every resource from the request that registers it: Pulumi's mocks show inputs, but no options. */
 function record(into: Registered[]): void {
   const monitor = pulumi.runtime as unknown as { getMonitor(): MockMonitor };
   const target = monitor.getMonitor() as unknown as {
@@ -248,7 +250,7 @@ function registered(request: Request, urn: string): Registered {
   };
 }
 
-/** How the engine marks a secret in what it is sent. */
+/** The key by which Pulumi marks a secret in a request. */
 const signature = "4dabf18193072939515e22adb298388d";
 
 function isWrapped(value: unknown): value is { value: unknown } {
