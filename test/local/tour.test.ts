@@ -7,14 +7,14 @@ import { join } from "path";
 import { programDir } from "../../local/program";
 
 describe("npm run tour", function () {
-  this.timeout(300_000);
+  this.timeout(600_000);
   let directory: string;
   before(() => (directory = mkdtempSync(join(tmpdir(), "consul-tour-"))));
   after(() => rmSync(directory, { recursive: true, force: true }));
 
   function tour(...args: string[]): { child: ChildProcess; text: () => string } {
     let text = "";
-    const child = spawn(process.execPath, ["--require", "sucrase/register/ts", "local/tour.ts", ...args], {
+    const child = spawn(process.execPath, ["--require", "sucrase/register/ts", "lab/tour.ts", ...args], {
       cwd: programDir,
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -44,7 +44,7 @@ describe("npm run tour", function () {
     equal(code, 0, text());
     const titles = text().match(/^\d\. .*$/gm) ?? [];
     equal(titles.length, 8);
-    // What seed 004 walks through, in its order.
+    // What the Docker walk-through shows, in its order.
     const shown = [
       /^\$ consul members\n(.|\n)*server-1 +127\.41\.0\.11:8301 +alive +server/m,
       /^\$ curl -s http:\/\/127\.41\.0\.21:8500\/v1\/status\/leader\n {2}"127\.41\.0\.1\d:8300"/m,
