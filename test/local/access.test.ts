@@ -31,7 +31,7 @@ const metrics: Grant = { name: "consul-metrics", rules: metricsRules, secrets: [
 const snapshots: Grant = { name: "consul-snapshots", rules: snapshotRules, secrets: [uuid(4)] };
 
 describe("tokens for applications, on a real cluster", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   const directory = mkdtempSync(join(tmpdir(), "consul-access-"));
   let cluster: Cluster;
   let curlArguments: string;

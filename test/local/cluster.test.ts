@@ -7,7 +7,7 @@ import { Agent, get } from "https";
 import { connect } from "net";
 import { tmpdir } from "os";
 import { join } from "path";
-import { connect as tlsConnect, TLSSocket } from "tls";
+import { connect as tlsConnect } from "tls";
 import { promisify } from "util";
 import { readScript } from "../../consul/scripts";
 import { ports } from "../../consul/config";
@@ -24,7 +24,7 @@ const config = onLoopback(prefix);
 const refused = (error: unknown) => error instanceof ApiError && error.status === 403;
 
 describe("a cluster from the program, on this machine", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   let dir: string;
   let cluster: Cluster;
   const crashes: string[] = [];
@@ -128,20 +128,13 @@ describe("a cluster from the program, on this machine", function () {
       equal(answer.status, 400);
     });
 
-    /** Whether a server takes a caller on the port of the servers' own protocol, whose first byte says what follows. */
-    async function rpc(first: number, tls?: { cert: string; key: string }): Promise<boolean> {
+    /** Calls a server on the port of the servers' own protocol, whose first byte says what follows. */
+    function call(first: number, tls?: { cert: string; key: string }) {
       const socket = connect(ports.rpc, `${prefix}.11`);
       socket.write(Buffer.from([first]));
-      const end: { closed?: boolean } = {};
-      const closed = (on: NodeJS.EventEmitter) =>
-        on.on("error", () => (end.closed = true)).on("close", () => (end.closed = true));
-      closed(socket);
-      let secured: TLSSocket | undefined;
-      if (tls) closed((secured = tlsConnect({ socket, rejectUnauthorized: false, ...tls })));
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      secured?.destroy();
-      socket.destroy();
-      return end.closed !== true;
+      const ends = tls ? [socket, tlsConnect({ socket, rejectUnauthorized: false, ...tls })] : [socket];
+      const closed = ends.map((end) => new Promise((resolve) => end.on("error", resolve).on("close", resolve)));
+      return { hungUp: Promise.race(closed), end: () => ends.forEach((end) => end.destroy()) };
     }
     const plainRpc = 0;
     const tlsRpc = 3;
@@ -149,11 +142,15 @@ describe("a cluster from the program, on this machine", function () {
     it("lets nobody in on the servers' port without a certificate of this CA", async () => {
       const cert = file("server-2/secrets/server.pem");
       const key = file("server-2/secrets/server-key.pem");
-      ok(await rpc(tlsRpc, { cert, key }), "a server of this cluster");
-      ok(!(await rpc(plainRpc)), "plain");
-      ok(!(await rpc(tlsRpc, { cert: "", key: "" })), "without a certificate");
-      const stranger = await strangersCertificate();
-      ok(!(await rpc(tlsRpc, stranger)), "with a certificate of another CA");
+      // A server says nothing to a caller before the first request: one that it takes is not hung up on. Whoever is not
+      // taken calls later, and is hung up on before.
+      const server = call(tlsRpc, { cert, key });
+      let taken = true;
+      void server.hungUp.then(() => (taken = false));
+      const refused = [call(plainRpc), call(tlsRpc, { cert: "", key: "" }), call(tlsRpc, await strangersCertificate())];
+      await Promise.all(refused.map(({ hungUp }) => hungUp));
+      ok(taken, "a server of this cluster");
+      for (const { end } of [server, ...refused]) end();
     });
 
     it("gives every agent a certificate of its own, which ends in days", async () => {
@@ -365,7 +362,7 @@ describe("a cluster from the program, on this machine", function () {
 });
 
 describe("starts in one directory, one after another", function () {
-  this.timeout(180_000);
+  this.timeout(600_000);
   let dir: string;
   let started: Cluster[];
   beforeEach(() => {

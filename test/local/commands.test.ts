@@ -18,7 +18,7 @@ interface Case {
 }
 
 describe("commands of the documents, on a cluster of this machine", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   const directory = mkdtempSync(join(tmpdir(), "commands-"));
   let cluster: Cluster;
 

@@ -22,7 +22,7 @@ interface Service {
 }
 
 describe("npm run compose", function () {
-  this.timeout(60_000);
+  this.timeout(600_000);
   let directory: string;
   before(() => (directory = mkdtempSync(join(tmpdir(), "consul-compose-"))));
   after(() => rmSync(directory, { recursive: true, force: true }));

@@ -5,14 +5,14 @@ import { promisify } from "util";
 import { agentNodeId } from "../../consul/config";
 import { edit } from "../program/edit";
 import { runProgram, stackConfig } from "../../local/program";
-import { clusterProviders, consulOf, eventually, namespace, Servers, Wanted } from "./kube-cluster";
-import { Pod, PodSpec, podsUnavailable, World } from "./pods";
+import { clusterProviders, consulOf, eventually, namespace, Servers, skipWithoutPods, Wanted } from "./kube-cluster";
+import { Pod, PodSpec, World } from "./pods";
 
 // The DaemonSet's pod, started as a kubelet starts it, at a real cluster of three servers: the same description as in prod,
 // where the servers are elsewhere. Each test goes on from where the one before left the cluster.
 
 describe("an agent's pod, started as a kubelet starts it", function () {
-  this.timeout("3m");
+  this.timeout(600_000);
   const backing = clusterProviders();
   let world: World;
   let wanted: Wanted;
@@ -52,11 +52,7 @@ describe("an agent's pod, started as a kubelet starts it", function () {
 
   before(async function () {
     this.timeout("40m"); // a first build of Consul and CoreDNS
-    const reason = await podsUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await skipWithoutPods(this);
     wanted = await describeWith();
     world = await World.start(await consulOf("dev"));
     for (const name of ["node-0", "node-1", "node-2", node]) await world.addNode(name);

@@ -15,7 +15,7 @@ import { ask, Reply } from "./dns-client";
 
 /** A real CoreDNS with the stub domain, in front of a real agent. */
 describe("DNS for pods", function () {
-  this.timeout(180_000);
+  this.timeout(600_000);
   const prefix = "127.31.0";
   const resolver = { address: `${prefix}.53`, port: 15_353 };
   let cluster: Cluster;
@@ -63,13 +63,9 @@ describe("DNS for pods", function () {
   const register = (name: string) =>
     cluster.api("agent-1").put("agent/service/register", { Name: name, Port: 8080, Address: "10.0.0.9" });
   /** Asks until the answer is as wanted, and gives back how long that took. */
-  async function until(name: string, wanted: (reply: Reply) => boolean, seconds = 20): Promise<number> {
+  async function until(name: string, wanted: (reply: Reply) => boolean): Promise<number> {
     const began = Date.now();
-    await cluster.until(
-      `${name} is not answered as wanted`,
-      async () => ok(wanted(await ask(resolver, name))),
-      seconds,
-    );
+    await cluster.until(`${name} is not answered as wanted`, async () => ok(wanted(await ask(resolver, name))));
     return (Date.now() - began) / 1000;
   }
   const addresses = ({ answers }: Reply) => answers.flatMap((answer) => (answer.type === "A" ? [answer.data] : []));
@@ -114,12 +110,12 @@ describe("DNS for pods", function () {
     deepEqual(addresses(await ask(resolver, "web.service.consul")), ["10.0.0.9"]);
     equal((await ask(resolver, "other.service.consul")).rcode, "SERVFAIL");
     cluster.start("agent-1");
-    await until("other.service.consul", (reply) => reply.rcode === "NXDOMAIN", 60);
+    await until("other.service.consul", (reply) => reply.rcode === "NXDOMAIN");
   });
 
   it("goes on answering from one server when the others are gone: reads may be stale", async () => {
     await register("steady");
-    await until("steady.service.consul", (reply) => reply.rcode === "NOERROR", 60);
+    await until("steady.service.consul", (reply) => reply.rcode === "NOERROR");
     const leader = await cluster.leaderName();
     const others = ["server-1", "server-2", "server-3"].filter((name) => name !== leader);
     await Promise.all([leader, others[0] ?? ""].map((name) => cluster.kill(name)));

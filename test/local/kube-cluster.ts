@@ -5,9 +5,9 @@ import { createInterface } from "readline";
 import { setTimeout as sleep } from "timers/promises";
 import { apiService, serverSet } from "../../consul/pod/pod";
 import { findConsul } from "../../local/consul-binary";
-import { ProgramRun, Providers, stackConfig } from "../../local/program";
+import { ProgramRun, Providers, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
-import { Finished, Pod, PodSpec, StoredObjects, World } from "./pods";
+import { Finished, Pod, PodSpec, podsUnavailable, StoredObjects, World } from "./pods";
 
 /** Real random and tls, and a cluster that takes everything. Used for every run, so that secrets stay. */
 export function clusterProviders(stacks: Readonly<Record<string, ProgramRun["outputs"]>> = {}): Providers {
@@ -180,7 +180,7 @@ export class Servers {
   }
 
   /** Waits until the probes of these servers pass. @returns how long that took, in seconds */
-  async ready(ordinals: readonly number[], seconds = 120): Promise<number> {
+  async ready(ordinals: readonly number[], seconds = 240): Promise<number> {
     const since = Date.now();
     for (;;) {
       const ready = await Promise.all(ordinals.map((ordinal) => this.get(ordinal).isReady()));
@@ -264,6 +264,95 @@ export class Writer {
   }
 }
 
+/** Skips a suite where pods cannot be run, and says why. */
+export async function skipWithoutPods(suite: Mocha.Context): Promise<void> {
+  const reason = await podsUnavailable();
+  if (reason === undefined) return;
+  console.error(`skipped: ${reason}`);
+  suite.skip();
+}
+
+/** What a command in a container wrote. @throws where it failed */
+export function succeeded({ code, output }: Finished): string {
+  assert.equal(code, 0, output);
+  return output;
+}
+
+/** Five nodes, and on them the servers and agents of Pulumi.dev.yaml with the program's keys, certificates and tokens. */
+export class DevCluster {
+  agents: Pod[] = [];
+
+  private constructor(
+    readonly world: World,
+    readonly servers: Servers,
+    private readonly backing: Providers,
+  ) {}
+
+  /** The nodes, with nothing on them yet. */
+  static async create(): Promise<DevCluster> {
+    const consul = await consulOf("dev");
+    const backing = clusterProviders();
+    const wanted = new Wanted(await runProgram("dev", stackConfig("dev"), backing));
+    const world = await World.start(consul, [apiName]);
+    for (const n of [0, 1, 2, 3, 4]) await world.addNode(`node-${n}`);
+    return new DevCluster(world, new Servers(world, wanted), backing);
+  }
+
+  /** What the program wants to be in the cluster now. */
+  get wanted(): Wanted {
+    return this.servers.wanted;
+  }
+
+  /** Runs the program with settings that differ from those in the stack's file. */
+  async want(settings: Readonly<Record<string, string>>): Promise<void> {
+    this.servers.wanted = new Wanted(await runProgram("dev", { ...stackConfig("dev"), ...settings }, this.backing));
+  }
+
+  /** Starts the servers, makes policies and tokens, and starts two agents; waits until all are ready. */
+  async start(): Promise<void> {
+    const { servers } = this;
+    await Promise.all(servers.ordinals.map((ordinal) => servers.start(ordinal)));
+    await servers.ready(servers.ordinals);
+    succeeded(await servers.job("acl"));
+    await this.startAgents();
+  }
+
+  /** Starts agents on two of the nodes and waits until they are ready and known to the servers. */
+  async startAgents(): Promise<void> {
+    this.agents = await Promise.all(["agent-0", "agent-3"].map((name) => this.startAgent(name)));
+    await eventually("the agents are ready", async () => {
+      for (const agent of this.agents) assert.ok(await agent.isReady(), agent.log().slice(-1000));
+    });
+    await eventually("all are alive", async () => {
+      const members = await this.servers.consul(0, "members");
+      assert.equal(members.match(/ alive /g)?.length, 5, members);
+    });
+  }
+
+  startAgent(name: string): Promise<Pod> {
+    const { agent, objects } = this.wanted;
+    return this.world.startPod({ name, namespace, spec: agent, objects, node: name.replace("agent", "node") });
+  }
+
+  /** Begins to write through an agent, and waits until writes succeed. */
+  async writer(): Promise<Writer> {
+    const writer = new Writer(this.world, this.agents[1]?.address ?? "", this.wanted.output("managementToken"));
+    await eventually("writes succeed", () => assert.ok(writer.acknowledged.length > 10));
+    return writer;
+  }
+
+  /** @throws where a write that was acknowledged is not there */
+  async assertWritten({ acknowledged }: Writer): Promise<void> {
+    const known = acknowledged.slice();
+    const listed = await this.servers.consul(0, "kv", "get", "-keys", "-separator=", "written/");
+    const keys = new Set(listed.trim().split("\n"));
+    assert.deepEqual(
+      known.filter(({ key }) => !keys.has(key)),
+      [],
+    );
+  }
+}
+
 /** The consul that the settings of a stack ask for. */
 export function consulOf(stack: string): Promise<string> {
   const config = stackConfig(stack);
@@ -278,7 +367,7 @@ export function consulOf(stack: string): Promise<string> {
 }
 
 /** Repeats a check until it no longer throws; then gives what it returned. */
-export async function eventually<T>(what: string, check: () => T | Promise<T>, seconds = 60): Promise<T> {
+export async function eventually<T>(what: string, check: () => T | Promise<T>, seconds = 180): Promise<T> {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     try {

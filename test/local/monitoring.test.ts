@@ -29,7 +29,7 @@ const queries = [
 ];
 
 describe("rules and dashboard", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   const directory = mkdtempSync(join(tmpdir(), "consul-monitoring-"));
   let promtool: string;
 
@@ -74,7 +74,7 @@ describe("rules and dashboard", function () {
 });
 
 describe("metrics of a real cluster", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   const directory = mkdtempSync(join(tmpdir(), "consul-metrics-"));
   let cluster: Cluster;
 

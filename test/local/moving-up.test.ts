@@ -3,8 +3,17 @@ import { basename, join } from "path";
 import { createInterface } from "readline";
 import { readScript } from "../../consul/scripts";
 import { ProgramRun, runProgram, stackConfig } from "../../local/program";
-import { apiName, clusterProviders, consulOf, eventually, namespace, Servers, Wanted } from "./kube-cluster";
-import { Finished, Pod, PodSpec, podsUnavailable, World } from "./pods";
+import {
+  apiName,
+  clusterProviders,
+  consulOf,
+  eventually,
+  namespace,
+  Servers,
+  skipWithoutPods,
+  Wanted,
+} from "./kube-cluster";
+import { Finished, Pod, PodSpec, World } from "./pods";
 
 // docs/moving-up.md, step by step: from the servers of Pulumi.dev.yaml to machines, in a stack of their own.
 
@@ -49,7 +58,7 @@ function machine(userData: string): { spec: PodSpec; configMaps: Map<string, Rec
 }
 
 describe("moving up from servers in the cluster to machines", function () {
-  this.timeout("5m");
+  this.timeout(600_000);
   const serversStack = "organization/consul/dev-servers";
   const dev: Record<string, string> = {
     ...stackConfig("dev"),
@@ -124,11 +133,7 @@ describe("moving up from servers in the cluster to machines", function () {
 
   before(async function () {
     this.timeout("40m"); // a first build of Consul and CoreDNS
-    const reason = await podsUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await skipWithoutPods(this);
     world = await World.start(await consulOf("dev"), [apiName]);
     for (const n of [0, 1, 2, 3]) await world.addNode(`node-${n}`);
   });
@@ -240,15 +245,11 @@ describe("moving up from servers in the cluster to machines", function () {
   it("leaves nothing of the old servers in the catalog once they are gone", async () => {
     await Promise.all([...pods.pods.keys()].map((ordinal) => pods.stop(ordinal, "delete")));
     const token = String(above.outputs.managementToken?.value);
-    await eventually(
-      "they are gone from the catalog",
-      async () => {
-        const { body } = await ask(agents[1], "catalog/nodes", token);
-        const names = (JSON.parse(body) as { Node: string }[]).map(({ Node }) => Node).sort();
-        assert.deepEqual(names, ["consul-1", "consul-2", "consul-3", "node-0", "node-3"]);
-      },
-      150,
-    );
+    await eventually("they are gone from the catalog", async () => {
+      const { body } = await ask(agents[1], "catalog/nodes", token);
+      const names = (JSON.parse(body) as { Node: string }[]).map(({ Node }) => Node).sort();
+      assert.deepEqual(names, ["consul-1", "consul-2", "consul-3", "node-0", "node-3"]);
+    });
     await found(agents[1]);
   });
 

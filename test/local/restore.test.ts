@@ -20,7 +20,7 @@ const orders = { services: ["orders"], kv: { read: ["config/"], write: ["state/"
 const servers = ["server-1", "server-2", "server-3"];
 
 describe("snapshots and restore, on a real cluster", function () {
-  this.timeout(300_000);
+  this.timeout(600_000);
   const directory = mkdtempSync(join(tmpdir(), "consul-restore-"));
   const snapshots = join(directory, "snapshots");
   let cluster: Cluster;

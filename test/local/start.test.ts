@@ -14,7 +14,7 @@ interface Overview {
 }
 
 describe("npm start", function () {
-  this.timeout(180_000);
+  this.timeout(600_000);
   let dir: string;
   let running: ChildProcess[];
   beforeEach(() => {

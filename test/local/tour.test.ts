@@ -7,7 +7,7 @@ import { join } from "path";
 import { programDir } from "../../local/program";
 
 describe("npm run tour", function () {
-  this.timeout(300_000);
+  this.timeout(600_000);
   let directory: string;
   before(() => (directory = mkdtempSync(join(tmpdir(), "consul-tour-"))));
   after(() => rmSync(directory, { recursive: true, force: true }));
