@@ -13,7 +13,12 @@ export function readScript(path: ScriptPath): string {
   return readFileSync(join(__dirname, path), "utf8");
 }
 
-/** The text of a script for a running cluster, which uses `api` of api.sh. */
+/** The text of a script for a running cluster, which asks it by the functions of api.sh. */
 export function withApi(path: ScriptPath): string {
   return `${readScript("scripts/api.sh")}\n${readScript(path)}`;
+}
+
+/** The same without its comments, for where there is little room. */
+export function shortWithApi(path: ScriptPath): string {
+  return withApi(path).replace(/^ *#(?!!).*\n/gm, "");
 }

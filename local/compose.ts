@@ -4,7 +4,7 @@ import { parseArgs } from "util";
 import { stringify } from "yaml";
 import { LocalNode, localLayout } from "../components/local/nodes";
 import { AclObject } from "../consul/acl";
-import { readScript } from "../consul/scripts";
+import { withApi } from "../consul/scripts";
 import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
 import { leaderProbe, podLayout } from "../consul/pod/pod";
@@ -117,7 +117,7 @@ export function composeProject(
     },
     depends_on: Object.fromEntries(servers.map(({ name }) => [name, { condition: "service_healthy" }])),
     ...mounted("acl", [
-      { path: "/acl/acl.sh", mode: "0644", content: readScript("scripts/acl.sh"), secret: false },
+      { path: "/acl/acl.sh", mode: "0644", content: withApi("scripts/acl.sh"), secret: false },
       { path: "/run/secrets/management-token", mode: "0600", content: `${managementToken}\n`, secret: true },
       ...acl.map(({ file, content }) => ({ path: `/acl/objects/${file}`, mode: "0600", content, secret: true })),
     ]),

@@ -3,7 +3,7 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
 import { podLayout } from "../../consul/pod/pod";
-import { readScript } from "../../consul/scripts";
+import { withApi } from "../../consul/scripts";
 import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
 import { configMount, pod, secretsMount, temporaryMount } from "./pod";
 
@@ -52,11 +52,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
   );
   const work = workOf(args);
   const config = contentNamedConfigMap(`${name}-config`, { prefix, namespace, labels, data: work.files }, opts);
-  const secret = contentNamedSecret(
-    `${name}-secrets`,
-    { prefix, namespace, labels, data: work.secrets, namedBy: "text" },
-    opts,
-  );
+  const secret = contentNamedSecret(`${name}-secrets`, { prefix, namespace, labels, data: work.secrets }, opts);
   const environment = work.environment.apply((all) => Object.entries(all).map(([name, value]) => ({ name, value })));
   return new Job(
     `${name}-job`,
@@ -131,13 +127,18 @@ function nameOf(prefix: string, image: string, work: Work): pulumi.Output<string
   return pulumi.unsecret(name);
 }
 
-/** What the ACL script needs to put objects in place (secret) in a Job. */
-export function aclFiles(objects: pulumi.Input<readonly AclObject[]>) {
+/**
+ * What a Job is given to put an owner's policies and tokens (secret) in place, and to revoke those that are not wanted.
+ * @param former see `formerPrefix` in consul/access.ts
+ */
+export function aclWork(owner: string, objects: pulumi.Input<readonly AclObject[]>, former?: string) {
+  const files = pulumi
+    .output(objects)
+    .apply((all): Texts => Object.fromEntries(all.map(({ file, content }) => [file, content])));
   return {
-    scripts: { "acl.sh": readScript("scripts/acl.sh") },
+    scripts: { "acl.sh": withApi("scripts/acl.sh") },
     command: ["acl.sh", podLayout.secretDir],
-    files: pulumi.secret(
-      pulumi.output(objects).apply((all) => Object.fromEntries(all.map(({ file, content }) => [file, content]))),
-    ),
+    files: pulumi.secret(files),
+    environment: { ACL_OWNER: owner, ...(former === undefined ? {} : { ACL_FORMER: former }) },
   };
 }

@@ -3,6 +3,7 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import { PodDisruptionBudget } from "@pulumi/kubernetes/policy/v1/podDisruptionBudget";
 import type { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
+import { owners } from "../../consul/acl";
 import { ports, ServerConfig, trustPattern } from "../../consul/config";
 import { ConsulNode, stableJson } from "../../consul/node";
 import { apiService, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
@@ -12,7 +13,7 @@ import { refusedStep, setTo } from "../../consul/upgrade";
 import { KubernetesServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
 import { createUiIngress } from "./ingress";
-import { aclFiles, serversJob, ServersJobArgs } from "./job";
+import { aclWork, serversJob, ServersJobArgs } from "./job";
 import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
 import { configMount, Mount, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
@@ -57,7 +58,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const mounts = [...this.createFiles(nodes), storage.mount, temporaryMount()];
     const statefulSet = this.createStatefulSet(nodes, mounts, headless.metadata.name, storage);
     this.createBudget();
-    this.ready = pulumi.output([this.job("acl", aclFiles(trust.acl), [statefulSet, api])]);
+    this.ready = pulumi.output([this.job("acl", aclWork(owners.servers, trust.acl), [statefulSet, api])]);
     const ingress = settings.ui?.ingress;
     if (ingress) createUiIngress(name, { settings: ingress, namespace, labels, service: api.metadata.name }, this);
     this.registerOutputs({});
@@ -72,15 +73,16 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const command = pulumi.output({ ca: caCertificate, gossipKey, agentToken }).apply(({ ca, ...secrets }) => {
       return ["retire.sh", "300", trustPattern(ca, secrets), digest(secrets.gossipKey), podLayout.secretDir];
     });
+    const acl = aclWork(owners.agents, trust.acl);
     const scripts = {
+      ...acl.scripts,
       "retire.sh": withApi("pod/retire.sh"),
       "behind.sh": withApi("scripts/behind.sh"),
       "keyring.sh": withApi("scripts/keyring.sh"),
-      "acl.sh": readScript("scripts/acl.sh"),
     };
     const { id } = this.job(
       "retire",
-      { scripts, command: pulumi.unsecret(command), files: aclFiles(trust.acl).files },
+      { ...acl, scripts, command: pulumi.unsecret(command) },
       after.apply(() => []),
     );
     return id.apply(() => undefined);

@@ -1,6 +1,6 @@
-import { AclObject } from "../acl";
+import { AclObject, owners } from "../acl";
 import { ConsulFile, ConsulNode } from "../node";
-import { readScript } from "../scripts";
+import { readScript, shortWithApi } from "../scripts";
 import { aclDir, dataMount, machineLayout, scriptDir } from "./layout";
 import { snapshotFiles, Snapshots } from "./snapshots";
 
@@ -34,7 +34,7 @@ export function renderUserData(machine: ServerMachine): string {
     ...node.files,
     { path: `${scriptDir}/install.sh`, mode: "0755", content: readScript("machine/install.sh"), secret: false },
     { path: `${scriptDir}/disk.sh`, mode: "0755", content: readScript("machine/disk.sh"), secret: false },
-    { path: `${scriptDir}/acl.sh`, mode: "0755", content: readScript("scripts/acl.sh"), secret: false },
+    { path: `${scriptDir}/acl.sh`, mode: "0755", content: shortWithApi("scripts/acl.sh"), secret: false },
     { path: "/etc/consul.management-token", mode: "0600", content: `${machine.managementToken}\n`, secret: true },
     ...machine.acl.map(({ file, content }) => ({ path: `${aclDir}/${file}`, mode: "0600", content, secret: true })),
     { path: "/etc/systemd/system/consul.service", mode: "0644", content: consulUnit(machine), secret: false },
@@ -172,6 +172,7 @@ After=consul.service
 Type=oneshot
 RemainAfterExit=yes
 Environment=CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token
+Environment=ACL_OWNER=${owners.servers}
 # A loop, since systemd before 244 (Alibaba Cloud Linux 3 has 239) refuses Restart= for oneshot.
 ExecStart=/bin/sh -c 'until ${scriptDir}/acl.sh ${aclDir}; do sleep 10; done'
 TimeoutStartSec=infinity

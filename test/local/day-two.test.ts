@@ -151,7 +151,9 @@ describe("day two, on a cluster of this machine", function () {
     });
   const agentsTokens = async () => {
     const tokens = await cluster.api("server-1").get<{ AccessorID: string; Description: string }[]>("acl/tokens");
-    return tokens.filter(({ Description }) => Description === "Agents").map(({ AccessorID }) => AccessorID);
+    return tokens
+      .filter(({ Description }) => Description === "Agents [consul-alicloud:agents]")
+      .map(({ AccessorID }) => AccessorID);
   };
   /** The certificate that a server shows, checked against what the program says is trusted. */
   const peer = (server: string) =>

@@ -46,7 +46,7 @@ describe("the example's application", function () {
       grant("orders-config", [], [], ["config/orders/"]),
       grant("shop", ["shop"], ["config/shop/"], []),
     ];
-    await applyAcl(cluster.api(await cluster.leaderName()), grantObjects("app_test_", grants));
+    await applyAcl(cluster.api(await cluster.leaderName()), grantObjects({ project: "consul", stack: "test" }, grants));
   });
   after(async () => {
     for (const step of undo.reverse()) await step();

@@ -59,7 +59,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     }
     const tokens = await servers.consul(0, "acl", "token", "list");
     for (const what of ["Agents", ...servers.ordinals.map((n) => `Server ${serverSet}-${n}`)]) {
-      assert.match(tokens, new RegExp(`Description: +${what}\n`));
+      assert.match(tokens, new RegExp(`Description: +${what} \\[consul-alicloud:(agents|servers)\\]\n`));
     }
     // The servers register themselves with tokens of their own: none of them is turned away any more.
     await eventually("the servers are in the catalog", async () => {

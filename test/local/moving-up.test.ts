@@ -1,7 +1,7 @@
 import assert from "assert/strict";
 import { basename, join } from "path";
 import { createInterface } from "readline";
-import { readScript } from "../../consul/scripts";
+import { withApi } from "../../consul/scripts";
 import { ProgramRun, runProgram, stackConfig } from "../../local/program";
 import { apiName, clusterProviders, consulOf, eventually, namespace, Servers, Wanted } from "./kube-cluster";
 import { Finished, Pod, PodSpec, podsUnavailable, World } from "./pods";
@@ -118,7 +118,7 @@ describe("moving up from servers in the cluster to machines", function () {
       "ACL_DEADLINE=60",
     ];
     return pod.exec(["env", ...environment, "sh", "-s", "--", "/etc/consul.acl"], {
-      input: readScript("scripts/acl.sh"),
+      input: withApi("scripts/acl.sh"),
     });
   };
 

@@ -6,7 +6,7 @@ import { Cloud, Machine, Outcome } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { AclObject } from "../../consul/acl";
 import { Command, commandText } from "../../consul/machine/commands";
-import { readScript } from "../../consul/scripts";
+import { withApi } from "../../consul/scripts";
 import { stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
 import { loadSettings } from "../../settings";
@@ -43,7 +43,7 @@ export class LocalCloud implements Cloud {
   writeAcl(objects: readonly AclObject[]): void {
     rmSync(this.aclDir, { recursive: true, force: true });
     mkdirSync(this.aclDir);
-    writeFileSync(join(this.aclDir, "acl.sh"), readScript("scripts/acl.sh"), { mode: 0o700 });
+    writeFileSync(join(this.aclDir, "acl.sh"), withApi("scripts/acl.sh"), { mode: 0o700 });
     for (const { file, content } of objects) writeFileSync(join(this.aclDir, file), content, { mode: 0o600 });
   }
 
