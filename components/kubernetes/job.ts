@@ -1,5 +1,6 @@
 import { Job } from "@pulumi/kubernetes/batch/v1/job";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
+import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
 import { podLayout } from "../../consul/pod/pod";
@@ -27,6 +28,8 @@ export interface ServersJobArgs {
   readonly managementToken: pulumi.Input<string>;
   /** More of the scripts' environment. */
   readonly environment?: Readonly<Record<string, pulumi.Input<string>>>;
+  /** Variables that have their values from elsewhere in the cluster, when the Job starts. */
+  readonly variables?: readonly inputs.core.v1.EnvVar[];
   /** How long it may take, in minutes; default 25. */
   readonly minutes?: number;
   /** Once more after a failure; default true. */
@@ -53,7 +56,10 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
   const work = workOf(args);
   const config = contentNamedConfigMap(`${name}-config`, { prefix, namespace, labels, data: work.files }, opts);
   const secret = contentNamedSecret(`${name}-secrets`, { prefix, namespace, labels, data: work.secrets }, opts);
-  const environment = work.environment.apply((all) => Object.entries(all).map(([name, value]) => ({ name, value })));
+  const environment = work.environment.apply((all): inputs.core.v1.EnvVar[] => [
+    ...Object.entries(all).map(([name, value]) => ({ name, value })),
+    ...(args.variables ?? []),
+  ]);
   return new Job(
     `${name}-job`,
     {

@@ -45,7 +45,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
   });
 
   it("become a cluster when all three start at once", async () => {
-    assert.match(ok(await servers.job("roll")), /no server answers, nothing to be careful with/);
+    assert.match(ok(await servers.job("roll")), /there are no servers yet/);
     await Promise.all(servers.ordinals.map((ordinal) => servers.start(ordinal)));
     const seconds = await servers.ready(servers.ordinals);
     say(`ready after ${seconds.toFixed(1)} s`);
@@ -243,6 +243,12 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     const peers = await servers.consul(0, "operator", "raft", "list-peers");
     assert.equal(peers.match(/consul-server-\d .* true /g)?.length, 3, peers);
     assert.doesNotMatch(peers, /consul-server-[34]/);
+    // The tokens of those that are gone go with them.
+    const said = ok(await servers.job("acl"));
+    assert.deepEqual(said.match(/revoked token Server consul-server-\d/g)?.sort(), [
+      "revoked token Server consul-server-3",
+      "revoked token Server consul-server-4",
+    ]);
     assert.doesNotMatch(await servers.consul(0, "members"), /^consul-server-[34] .* (alive|failed) /m);
     // As a rule half a second. Now and then one write hangs until its client gives it up, after ten.
     say(`longest gap ${writer.longestGap(since).toFixed(2)} s`);
@@ -253,6 +259,12 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
     this.timeout("5m");
     const since = Date.now();
     await Promise.all(servers.ordinals.map((ordinal) => servers.stop(ordinal, "kill")));
+    // `up` changes nothing while none answers, unless it is told that this is the repair of all.
+    const refused = await servers.job("roll", { "600": "1" });
+    assert.equal(refused.code, 1);
+    assert.match(refused.output, /the servers were NOT changed: no server answers/);
+    const all = servers.ordinals.map((ordinal) => `${serverSet}-${ordinal}`).join(",");
+    assert.match(ok(await servers.job("roll", { none: all })), /gate\.skip names every server/);
     await Promise.all(servers.ordinals.map((ordinal) => servers.start(ordinal)));
     const seconds = await servers.ready(servers.ordinals, 180);
     await eventually("writes succeed again", () =>
