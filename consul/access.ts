@@ -1,4 +1,5 @@
 import { AclObject, policy, token } from "./acl";
+import { digest } from "./secrets";
 
 /** What an application registers and reads; names and prefixes as the settings have them. */
 export interface AppAccess {
@@ -44,18 +45,39 @@ export const metricsRules = ['agent_prefix "" { policy = "read" }', `key "${snap
 /** For `consul snapshot save`, which asks for acl:write. Who has that can make any token: treat it as root. */
 export const snapshotRules = ['acl = "write"', `key "${snapshotMetricsKey}" { policy = "write" }`];
 
+/** A Pulumi stack that keeps policies and tokens for others. */
+export interface Keeper {
+  readonly project: string;
+  readonly stack: string;
+}
+
+/** Names a keeper among all that use the same servers: project and stack as a whole, since names may differ in a dot. */
+function keeperId({ project, stack }: Keeper): string {
+  return digest(`${project}/${stack}`).slice(0, 16);
+}
+
+/** The owner of all policies and tokens of one stack, as the script takes it. */
+export function grantOwner(keeper: Keeper): string {
+  return `consul-alicloud:apps:${keeperId(keeper)}`;
+}
+
 /**
- * What the names of policies and the descriptions of tokens begin with that one stack keeps. No two stacks share one,
- * so a stack may revoke whatever begins with its own and is not wanted any more.
+ * What the names of a stack's policies and the descriptions of its tokens began with in releases without owners. Several
+ * stacks could have the same.
  */
-export function grantPrefix(stack: string): string {
+export function formerPrefix({ stack }: Keeper): string {
   return `app_${stack.replace(/[^A-Za-z0-9-]/g, "-")}_`;
 }
 
 /** Policies and tokens of all holders of one stack. */
-export function grantObjects(prefix: string, grants: readonly Grant[]): AclObject[] {
-  return grants.flatMap(({ name, rules, secrets }) => [
-    policy(`${prefix}${name}`, `What ${name} may do; kept by Pulumi`, rules),
-    ...secrets.map((secret) => token(secret, `${prefix}${name}`, { Policies: [{ Name: `${prefix}${name}` }] })),
-  ]);
+export function grantObjects(keeper: Keeper, grants: readonly Grant[]): AclObject[] {
+  const owner = grantOwner(keeper);
+  return grants.flatMap(({ name, rules, secrets }) => {
+    const Name = `app_${keeperId(keeper)}_${name}`;
+    const whose = `${name}, stack ${keeper.stack}, project ${keeper.project}`;
+    return [
+      policy(Name, whose, owner, rules),
+      ...secrets.map((secret) => token(secret, whose, owner, { Policies: [{ Name }] })),
+    ];
+  });
 }

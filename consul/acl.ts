@@ -8,6 +8,23 @@ export interface AclObject {
   readonly content: string;
 }
 
+/**
+ * Who keeps a policy or a token: the mark of the owner stands at the end of the description, as in
+ * `Agents [consul-alicloud:agents]`. Who owns something may revoke it (ACL_OWNER of scripts/acl.sh), and nobody else.
+ */
+export const owners = {
+  /** Policies of servers and agents, and what requests without a token may do. Nobody revokes these. */
+  cluster: "consul-alicloud:cluster",
+  /** Tokens of servers: revoked when a server is gone for good. */
+  servers: "consul-alicloud:servers",
+  /** Tokens of agents: revoked when no agent has one any more. */
+  agents: "consul-alicloud:agents",
+} as const;
+
+function marked(description: string, owner: string): string {
+  return `${description} [${owner}]`;
+}
+
 /** Consul's own token for requests that carry none. */
 export const anonymousAccessor = "00000000-0000-0000-0000-000000000002";
 
@@ -35,32 +52,33 @@ export function accessorId(secret: string): string {
   );
 }
 
-export function policy(name: string, description: string, rules: readonly string[]): AclObject {
+export function policy(name: string, description: string, owner: string, rules: readonly string[]): AclObject {
   return {
     file: `policy.${name}.json`,
-    content: stableJson({ Name: name, Description: description, Rules: rules.join("\n") + "\n" }),
+    content: stableJson({ Name: name, Description: marked(description, owner), Rules: rules.join("\n") + "\n" }),
   };
 }
 
-export function token(secret: string, description: string, grants: Record<string, unknown>): AclObject {
-  const accessor = accessorId(secret);
+export function token(secret: string, description: string, owner: string, grants: Record<string, unknown>): AclObject {
+  const AccessorID = accessorId(secret);
+  const Description = marked(description, owner);
   return {
-    file: `token.${accessor}.json`,
-    content: stableJson({ AccessorID: accessor, SecretID: secret, Description: description, Local: false, ...grants }),
+    file: `token.${AccessorID}.json`,
+    content: stableJson({ AccessorID, SecretID: secret, Description, Local: false, ...grants }),
   };
 }
 
 /** Policies and tokens of the servers and agents. */
 export function serverAclObjects(acl: ServerAcl): AclObject[] {
   return [
-    policy("agents", "Agents register their own node and read services", [
+    policy("agents", "Agents register their own node and read services", owners.cluster, [
       'node_prefix "" { policy = "write" }',
       // An exact rule wins over the prefix: a stolen agent token cannot take over a server's entry.
       ...acl.servers.map((server) => `node "${server.node}" { policy = "read" }`),
       'service_prefix "" { policy = "read" }',
       'service "consul-members" { policy = "write" }',
     ]),
-    policy("discovery", "Read nodes and services: what DNS and unauthenticated lookups may see", [
+    policy("discovery", "Read nodes and services: what DNS and unauthenticated lookups may see", owners.cluster, [
       'node_prefix "" { policy = "read" }',
       'service_prefix "" { policy = "read" }',
     ]),
@@ -68,15 +86,15 @@ export function serverAclObjects(acl: ServerAcl): AclObject[] {
       file: `token.${anonymousAccessor}.json`,
       content: stableJson({
         AccessorID: anonymousAccessor,
-        Description: "Requests without a token: discovery only",
+        Description: marked("Requests without a token: discovery only", owners.cluster),
         Policies: [{ Name: "discovery" }],
       }),
     },
     ...acl.servers.map((server) =>
-      token(server.secret, `Server ${server.node}`, {
+      token(server.secret, `Server ${server.node}`, owners.servers, {
         NodeIdentities: [{ NodeName: server.node, Datacenter: acl.datacenter }],
       }),
     ),
-    ...acl.agents.map((secret) => token(secret, "Agents", { Policies: [{ Name: "agents" }] })),
+    ...acl.agents.map((secret) => token(secret, "Agents", owners.agents, { Policies: [{ Name: "agents" }] })),
   ];
 }

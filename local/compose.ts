@@ -7,7 +7,7 @@ import { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
 import { leaderProbe, podLayout } from "../consul/pod/pod";
-import { readScript } from "../consul/scripts";
+import { withApi } from "../consul/scripts";
 import { runCommand } from "./command";
 import { wantedConsul } from "./consul-binary";
 import { describeCluster, Description } from "./description";
@@ -109,7 +109,7 @@ function aclJob(
   managementToken: string,
   mounts: Mounts,
 ): object {
-  const script = { path: "/acl/acl.sh", mode: "0644", content: readScript("scripts/acl.sh"), secret: false };
+  const script = { path: "/acl/acl.sh", mode: "0644", content: withApi("scripts/acl.sh"), secret: false };
   const token = { path: "/run/secrets/management-token", mode: "0600", content: `${managementToken}\n`, secret: true };
   const objects = acl.map(({ file, content }) => ({
     path: `/acl/objects/${file}`,

@@ -77,7 +77,7 @@ function createTokens(
     "consul-access",
     {
       holders,
-      stack: pulumi.getStack(),
+      keeper: { project: pulumi.getProject(), stack: pulumi.getStack() },
       namespace: cluster.namespace,
       image,
       serverUrls,

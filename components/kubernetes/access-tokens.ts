@@ -1,10 +1,10 @@
 import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
-import { grantObjects, grantPrefix } from "../../consul/access";
+import { formerPrefix, grantObjects, grantOwner, Keeper } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { TokenReference } from "./app-environment";
 import { randomToken } from "../random";
-import { aclFiles, serversJob } from "./job";
+import { aclWork, serversJob } from "./job";
 import { base64Values, labelsOf } from "./objects";
 
 export type { TokenReference };
@@ -25,8 +25,8 @@ export interface TokenHolder {
 
 export interface AccessTokensArgs {
   readonly holders: readonly TokenHolder[];
-  /** Names this stack among all that keep tokens in the same servers. */
-  readonly stack: string;
+  /** This stack, among all that keep tokens in the same servers. */
+  readonly keeper: Keeper;
   /** Namespace of the Job. */
   readonly namespace: pulumi.Input<string>;
   /** An image with curl and a shell, such as Consul's own. */
@@ -57,11 +57,10 @@ export class AccessTokens extends pulumi.ComponentResource {
     const labels = labelsOf("access-tokens");
 
     const secrets = holders.map(tokensOf);
-    const prefix = grantPrefix(args.stack);
     const objects = pulumi.secret(
       pulumi.all(secrets).apply((secrets) =>
         grantObjects(
-          prefix,
+          args.keeper,
           holders.map(({ name, rules }, i) => ({ name, rules, secrets: secrets[i] ?? [] })),
         ),
       ),
@@ -77,8 +76,7 @@ export class AccessTokens extends pulumi.ComponentResource {
         serverUrls,
         caCertificate,
         managementToken,
-        ...aclFiles(objects),
-        environment: { ACL_PREFIX: prefix },
+        ...aclWork(grantOwner(args.keeper), objects, formerPrefix(args.keeper)),
         hostNetwork: !args.serversInCluster,
         protect: args.protect && holders.length > 0,
       },

@@ -1,9 +1,10 @@
 import { Job } from "@pulumi/kubernetes/batch/v1/job";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
+import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
 import { podLayout } from "../../consul/pod/pod";
-import { readScript } from "../../consul/scripts";
+import { withApi } from "../../consul/scripts";
 import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
 import { configMount, pod, secretsMount, temporaryMount } from "./pod";
 
@@ -27,6 +28,8 @@ export interface ServersJobArgs {
   readonly managementToken: pulumi.Input<string>;
   /** More of the scripts' environment. */
   readonly environment?: Readonly<Record<string, pulumi.Input<string>>>;
+  /** Variables that have their values from elsewhere in the cluster, when the Job starts. */
+  readonly variables?: readonly inputs.core.v1.EnvVar[];
   /** How long it may take, in minutes; default 25. */
   readonly minutes?: number;
   /** Once more after a failure; default true. */
@@ -52,12 +55,11 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
   );
   const work = workOf(args);
   const config = contentNamedConfigMap(`${name}-config`, { prefix, namespace, labels, data: work.files }, opts);
-  const secret = contentNamedSecret(
-    `${name}-secrets`,
-    { prefix, namespace, labels, data: work.secrets, namedBy: "text" },
-    opts,
-  );
-  const environment = work.environment.apply((all) => Object.entries(all).map(([name, value]) => ({ name, value })));
+  const secret = contentNamedSecret(`${name}-secrets`, { prefix, namespace, labels, data: work.secrets }, opts);
+  const environment = work.environment.apply((all): inputs.core.v1.EnvVar[] => [
+    ...Object.entries(all).map(([name, value]) => ({ name, value })),
+    ...(args.variables ?? []),
+  ]);
   return new Job(
     `${name}-job`,
     {
@@ -131,13 +133,18 @@ function nameOf(prefix: string, image: string, work: Work): pulumi.Output<string
   return pulumi.unsecret(name);
 }
 
-/** What the ACL script needs to put objects in place (secret) in a Job. */
-export function aclFiles(objects: pulumi.Input<readonly AclObject[]>) {
+/**
+ * What a Job is given to put an owner's policies and tokens (secret) in place, and to revoke those that are not wanted.
+ * @param former see `formerPrefix` in consul/access.ts
+ */
+export function aclWork(owner: string, objects: pulumi.Input<readonly AclObject[]>, former?: string) {
+  const files = pulumi
+    .output(objects)
+    .apply((all): Texts => Object.fromEntries(all.map(({ file, content }) => [file, content])));
   return {
-    scripts: { "acl.sh": readScript("scripts/acl.sh") },
+    scripts: { "acl.sh": withApi("scripts/acl.sh") },
     command: ["acl.sh", podLayout.secretDir],
-    files: pulumi.secret(
-      pulumi.output(objects).apply((all) => Object.fromEntries(all.map(({ file, content }) => [file, content]))),
-    ),
+    files: pulumi.secret(files),
+    environment: { ACL_OWNER: owner, ...(former === undefined ? {} : { ACL_FORMER: former }) },
   };
 }

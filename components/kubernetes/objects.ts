@@ -50,14 +50,9 @@ export function contentNamedConfigMap(name: string, args: ContentNamedArgs, opts
 }
 
 /** A Secret that never changes, named by its content, for the same reason. */
-export function contentNamedSecret(
-  name: string,
-  args: ContentNamedArgs & { readonly namedBy?: "stored" | "text" },
-  opts: pulumi.CustomResourceOptions,
-) {
+export function contentNamedSecret(name: string, args: ContentNamedArgs, opts: pulumi.CustomResourceOptions) {
   const data = pulumi.secret(pulumi.output(args.data).apply(base64Values));
-  const content = args.namedBy === "text" ? args.data : data;
-  return new Secret(name, { ...contentNamed(args, content), type: "Opaque", data }, opts);
+  return new Secret(name, { ...contentNamed(args, data), type: "Opaque", data }, opts);
 }
 
 function contentNamed({ prefix, namespace, labels }: ContentNamedArgs, content: ContentNamedArgs["data"]) {

@@ -1,7 +1,6 @@
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { podLayout } from "../../consul/pod/pod";
-import type { EnvVar } from "./app-environment";
 
 type PodSpec = inputs.core.v1.PodSpec;
 type Container = inputs.core.v1.Container;
@@ -22,7 +21,7 @@ export interface PodArgs {
   readonly name: string;
   readonly image: string;
   readonly command: pulumi.Input<string[]>;
-  readonly env: pulumi.Input<EnvVar[] | { name: string; value: pulumi.Input<string> }[]>;
+  readonly env: pulumi.Input<pulumi.Input<inputs.core.v1.EnvVar>[]>;
   readonly resources: Container["resources"];
   readonly mounts: readonly Mount[];
   /** What the pod and its container have besides, or instead of what they have by default. */

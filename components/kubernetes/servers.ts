@@ -1,8 +1,10 @@
 import { StatefulSet } from "@pulumi/kubernetes/apps/v1/statefulSet";
+import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import { PodDisruptionBudget } from "@pulumi/kubernetes/policy/v1/podDisruptionBudget";
 import type { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
+import { owners } from "../../consul/acl";
 import { ports, ServerConfig, trustPattern } from "../../consul/config";
 import { ConsulNode, stableJson } from "../../consul/node";
 import { apiService, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
@@ -12,7 +14,7 @@ import { refusedStep, setTo } from "../../consul/upgrade";
 import { KubernetesServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
 import { createUiIngress } from "./ingress";
-import { aclFiles, serversJob, ServersJobArgs } from "./job";
+import { aclWork, serversJob, ServersJobArgs } from "./job";
 import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
 import { configMount, Mount, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
@@ -33,6 +35,9 @@ export interface KubernetesServersArgs {
 }
 
 const labels = labelsOf("server");
+
+/** The ConfigMap, and the key in it, that there is once there may be a StatefulSet. */
+const marker = { name: "consul-server-exists", key: "statefulset" };
 
 /**
  * Consul servers in the cluster: a StatefulSet, its data in claims that outlive it, and Jobs that do what has to be done
@@ -57,7 +62,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const mounts = [...this.createFiles(nodes), storage.mount, temporaryMount()];
     const statefulSet = this.createStatefulSet(nodes, mounts, headless.metadata.name, storage);
     this.createBudget();
-    this.ready = pulumi.output([this.job("acl", aclFiles(trust.acl), [statefulSet, api])]);
+    this.ready = pulumi.output([this.job("acl", aclWork(owners.servers, trust.acl), [statefulSet, api])]);
     const ingress = settings.ui?.ingress;
     if (ingress) createUiIngress(name, { settings: ingress, namespace, labels, service: api.metadata.name }, this);
     this.registerOutputs({});
@@ -72,15 +77,16 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const command = pulumi.output({ ca: caCertificate, gossipKey, agentToken }).apply(({ ca, ...secrets }) => {
       return ["retire.sh", "300", trustPattern(ca, secrets), digest(secrets.gossipKey), podLayout.secretDir];
     });
+    const acl = aclWork(owners.agents, trust.acl);
     const scripts = {
+      ...acl.scripts,
       "retire.sh": withApi("pod/retire.sh"),
       "behind.sh": withApi("scripts/behind.sh"),
       "keyring.sh": withApi("scripts/keyring.sh"),
-      "acl.sh": readScript("scripts/acl.sh"),
     };
     const { id } = this.job(
       "retire",
-      { scripts, command: pulumi.unsecret(command), files: aclFiles(trust.acl).files },
+      { ...acl, scripts, command: pulumi.unsecret(command) },
       after.apply(() => []),
     );
     return id.apply(() => undefined);
@@ -163,7 +169,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       {
         parent: this,
         hooks: { beforeUpdate: [this.stepHook()] },
-        dependsOn: [...claims, this.beforeChange(spec)],
+        dependsOn: [...claims, this.createMarker(this.beforeChange(spec))],
         // The claims are there already; a change of the template would only make a new StatefulSet.
         ignoreChanges: ["spec.volumeClaimTemplates"],
         // A server that comes back under another address is taken in again after 40 to 70 s, one after another.
@@ -214,14 +220,32 @@ export class KubernetesServers extends pulumi.ComponentResource {
       command: ["roll.sh", String(waitMinutes * 60), skip.join(",") || "none", keyFile, ...hosts],
       files: trust.gossipKey.apply((key) => ({ "gossip-key": key })),
       environment: { FOR: pulumi.unsecret(pulumi.output(spec).apply((all) => digest(stableJson(all)))) },
+      variables: [{ name: "SERVERS_EXIST", valueFrom: { configMapKeyRef: { ...marker, optional: true } } }],
       minutes: waitMinutes + 15,
       retry: false,
     });
   }
 
+  /**
+   * Says to the Job above, from the next change on, that there may be a StatefulSet: it is made after the first Job and
+   * before the StatefulSet, and goes after it. The program itself cannot tell: it does not see the state, a hook is
+   * called for updates alone, and a Job whose arguments said "first" would be another one at the next `up`. A Job that
+   * asked the API server would need rights there, and a way to it. This one's kubelet looks when the Job starts.
+   */
+  private createMarker(firstJob: pulumi.Resource): ConfigMap {
+    return new ConfigMap(
+      `${this.name}-marker`,
+      {
+        metadata: { name: marker.name, namespace: this.args.namespace, labels },
+        data: { [marker.key]: serverSet },
+      },
+      { parent: this, dependsOn: [firstJob] },
+    );
+  }
+
   private job(
     what: string,
-    wanted: Pick<ServersJobArgs, "scripts" | "command" | "files" | "environment" | "minutes" | "retry">,
+    wanted: Pick<ServersJobArgs, "scripts" | "command" | "files" | "environment" | "variables" | "minutes" | "retry">,
     dependsOn: pulumi.Input<pulumi.Resource[]> = [],
   ) {
     const { namespace, trust } = this.args;

@@ -1,4 +1,5 @@
 import { createCipheriv, pbkdf2Sync, randomBytes } from "crypto";
+import { owners } from "../acl";
 import { passes, Sample, View } from "../quorum";
 import { ScriptPath, withApi } from "../scripts";
 import { aclDir } from "./layout";
@@ -50,13 +51,13 @@ export function useGossipKey(gossipKey: string, managementToken: string): Comman
 }
 
 /**
- * Takes away what no node needs any more: gossip keys but the one with this digest, agents' tokens but those in the
- * files that user data left on the machine. No policy goes with the tokens: none begins with a capital letter.
+ * Takes away what no node needs any more: agents' tokens but those in the files that user data left on the machine, and
+ * gossip keys but the one with this digest.
  */
 export function retire(gossipDigest: string): Command {
   return [
+    { script: "scripts/acl.sh", args: [aclDir], environment: { ACL_OWNER: owners.agents } },
     { script: "scripts/keyring.sh", args: ["only", gossipDigest] },
-    { script: "scripts/acl.sh", args: [aclDir], environment: { ACL_PREFIX: "Agents" } },
   ];
 }
 

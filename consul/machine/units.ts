@@ -1,3 +1,4 @@
+import { owners } from "../acl";
 import { ConsulFile } from "../node";
 import { aclDir, dataMount, scriptDir, unitDir } from "./layout";
 import { ServerMachine } from "./user-data";
@@ -103,6 +104,7 @@ After=consul.service
 Type=oneshot
 RemainAfterExit=yes
 Environment=CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token
+Environment=ACL_OWNER=${owners.servers}
 # A loop, since systemd before 244 (Alibaba Cloud Linux 3 has 239) refuses Restart= for oneshot.
 ExecStart=/bin/sh -c 'until ${scriptDir}/acl.sh ${aclDir}; do sleep 10; done'
 TimeoutStartSec=infinity

@@ -1,7 +1,7 @@
 import { createHash } from "crypto";
 import { AclObject } from "../acl";
 import { ConsulFile, ConsulNode, stableJson } from "../node";
-import { readScript, withoutComments } from "../scripts";
+import { readScript, withApi, withoutComments } from "../scripts";
 import { aclDir, consulPath, dataMount, etcDir, scriptDir, unitDir } from "./layout";
 import { snapshotFiles, Snapshots } from "./snapshots";
 import { serverUnits } from "./units";
@@ -107,7 +107,7 @@ function filesOf(machine: ServerMachine): ConsulFile[] {
     script("install.sh", readScript("machine/install.sh")),
     { path: `${scriptDir}/mirror`, mode: "0644", content: mirrorLine(machine), secret: false },
     script("disk.sh", readScript("machine/disk.sh")),
-    script("acl.sh", readScript("scripts/acl.sh")),
+    script("acl.sh", withApi("scripts/acl.sh")),
     { path: "/etc/consul.management-token", mode: "0600", content: `${machine.managementToken}\n`, secret: true },
     ...machine.acl.map(({ file, content }) => ({ path: `${aclDir}/${file}`, mode: "0600", content, secret: true })),
     ...serverUnits(machine),

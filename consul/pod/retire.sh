@@ -1,6 +1,6 @@
-# After all else: takes away the gossip keys and agents' tokens that no node needs any more: retire.sh SECONDS MARK SHA256
-# DIRECTORY. SECONDS: how long to wait for agents; MARK: the pattern of what up-to-date ones carry (behind.sh); SHA256: of
-# the gossip key to keep; DIRECTORY: for acl.sh.
+# After all else: takes away the agents' tokens and the gossip keys that no node needs any more: retire.sh SECONDS MARK
+# SHA256 DIRECTORY. SECONDS: how long to wait for agents; MARK: the pattern of what up-to-date agents carry (behind.sh);
+# SHA256: of the gossip key to keep; DIRECTORY: for acl.sh, which takes ACL_OWNER as well.
 here=$(dirname "$0")
 deadline=$(($(date +%s) + $1))
 late() {
@@ -16,5 +16,6 @@ until late=$(late "$2") && [ -z "$late" ]; do
   fi
   sleep 2
 done
-sh "$here/keyring.sh" only "$3"
-ACL_PREFIX=Agents exec sh "$here/acl.sh" "$4"
+# A member that does not answer keeps its old key; that must not keep an old token valid.
+sh "$here/acl.sh" "$4"
+exec sh "$here/keyring.sh" only "$3"

@@ -1,9 +1,10 @@
 # Before servers in the cluster are changed: roll.sh SECONDS SKIP KEY-FILE URL...
-# Waits until every server is a healthy voter and one of them can be spared, for so many seconds; those named in SKIP
-# (with commas, or "none") are not asked for: this change is to repair them. Then tells autopilot how many servers there
-# are to be, so that those beyond leave for good when they stop (before-stop.sh), and has every member use the gossip key
-# in KEY-FILE: a server that starts with another would stay alone.
-# Where no server answers at all, as before the first start, there is nothing to be careful with.
+# Waits, for so many seconds, until every server is a healthy voter and one of them can be spared. SKIP names servers (with
+# commas, or "none") that are not asked for, since this change is to repair them. Then tells autopilot how many servers
+# there are to be, so that a server beyond that number leaves for good when it stops (before-stop.sh), and has every member
+# use the gossip key in KEY-FILE: a server that starts with another key would stay alone.
+# SERVERS_EXIST is set once there may be a StatefulSet. Without it nothing has to be spared; with it, servers that do not
+# answer are a reason to stop: they may run all the same, where only the way to them is closed.
 API_SECONDS=3
 deadline=$(($(date +%s) + $1))
 skip=$2 key_file=$3
@@ -17,45 +18,71 @@ ask() {
   return 1
 }
 
+# Releases before this one did not set SERVERS_EXIST. Their pods have names as soon as they have addresses, ready or not;
+# curl says (6) of a name that there is not.
+first_start() {
+  [ -z "${SERVERS_EXIST:-}" ] || return 1
+  for CONSUL_HTTP_ADDR in "$@"; do
+    ! answer=$(api GET status/leader 2>&1) || return 1
+    case $answer in *'curl: (6)'*) ;; *) return 1 ;; esac
+  done
+}
+
+skipped() { case ",$skip," in *",$1,"*) ;; *) return 1 ;; esac }
+all_skipped() {
+  for url in "$@"; do
+    host=${url#*//}
+    skipped "${host%%.*}" || return 1
+  done
+}
+
 # What speaks against it, in words; nothing where all is well.
 doubts() {
-  ask operator/autopilot/health "$@" || { echo "no server answers: $answer" && return 0; }
+  ask operator/autopilot/health "$@" || { echo "no server answers ($answer)" && return 0; }
   health=$answer
-  case $health in *'"Servers":['*) ;; *) echo "no leader knows of them: $health" && return 0 ;; esac
+  case $health in *'"Servers":['*) ;; *) echo "no leader knows of them ($health)" && return 0 ;; esac
   printf '%s\n' "$health" | sed 's/{"ID"/\n{"ID"/g' |
     sed -nE '/"Healthy":false|"Voter":false/s/.*"Name":"([^"]*)".*/\1/p' |
-    while read -r name; do
-      case ",$skip," in *",$name,"*) ;; *) echo "$name is not a healthy voter" ;; esac
-    done
+    while read -r name; do skipped "$name" || echo "$name is not a healthy voter"; done
   case $health in
     *'"FailureTolerance":0'*) [ "$skip" != none ] || echo "none can be spared" ;;
   esac
 }
 
-if ! ask status/leader "$@" && sleep 2 && ! ask status/leader "$@"; then
-  echo "roll: no server answers, nothing to be careful with"
-  exit 0
-fi
-passes=0
-until [ "$passes" -ge 3 ]; do
-  problem=$(doubts "$@")
-  if [ -z "$problem" ]; then
-    passes=$((passes + 1))
-  else
-    passes=0
-    if [ "$(date +%s)" -ge "$deadline" ]; then
-      echo "roll: the servers were NOT changed: $(echo "$problem" | paste -sd ';' -). Put that right and run \`pulumi up\` again;" \
-        "if the change is to repair a server, name it in consul:gate.skip" >&2
-      exit 1
+until_well() {
+  passes=0
+  until [ "$passes" -ge 3 ]; do
+    problem=$(doubts "$@")
+    if [ -z "$problem" ]; then
+      passes=$((passes + 1))
+    else
+      passes=0
+      if [ "$(date +%s)" -ge "$deadline" ]; then
+        echo "roll: the servers were NOT changed: $(echo "$problem" | paste -sd ';' -). Put that right and run \`pulumi up\` again;" \
+          "if the change is to repair servers, or none of them has ever run, name them in consul:gate.skip" >&2
+        exit 1
+      fi
     fi
-  fi
-  sleep 2
-done
-echo "roll: all servers are healthy voters"
-ask operator/autopilot/configuration "$@"
-settings=$(mktemp)
-# Consul reads this from its own configuration at its very first start and never again.
-printf '%s' "$answer" | sed "s/\"MinQuorum\":[0-9]*/\"MinQuorum\":$#/" >"$settings"
-api PUT operator/autopilot/configuration "$settings" >/dev/null
+    sleep 2
+  done
+  echo "roll: all servers are healthy voters"
+}
 
-exec sh "$(dirname "$0")/keyring.sh" use "$key_file"
+prepare() {
+  ask status/leader "$@" && configuration=$(demand GET operator/autopilot/configuration) || return 1
+  settings=$(mktemp)
+  # Consul reads this from its own configuration at its very first start and never again.
+  printf '%s' "$configuration" | sed "s/\"MinQuorum\":[0-9]*/\"MinQuorum\":$#/" >"$settings"
+  demand PUT operator/autopilot/configuration "$settings" >/dev/null || return 1
+  sh "$(dirname "$0")/keyring.sh" use "$key_file"
+}
+
+if first_start "$@" && sleep 2 && first_start "$@"; then
+  echo "roll: there are no servers yet"
+elif all_skipped "$@"; then
+  echo "roll: consul:gate.skip names every server: they are changed whatever they say"
+  prepare "$@" || echo "roll: they have not been told their number and the gossip key: $answer" >&2
+else
+  until_well "$@"
+  prepare "$@"
+fi

@@ -1,74 +1,133 @@
-#!/bin/sh
-# Puts policies and tokens in place: acl.sh DIRECTORY, holding policy.<name>.json and token.<accessor>.json.
-# Needs CONSUL_HTTP_ADDR (one address or several: the first that knows a leader is used) and CONSUL_HTTP_TOKEN_FILE (a
-# file with the management token); CONSUL_CACERT for https. With ACL_PREFIX, policies whose name and tokens whose
-# description begins with it are revoked where DIRECTORY does not have them.
-# Runs as often as you like: what is there is brought to what the files say. Gives up after ACL_DEADLINE seconds.
-set -eu
+# Puts policies and tokens in place, and revokes those that are not wanted any more: acl.sh DIRECTORY, holding
+# policy.<name>.json and token.<accessor>.json. CONSUL_HTTP_ADDR may be several addresses: the first that knows a leader
+# is asked.
+#   ACL_OWNER   who keeps what DIRECTORY has (consul/acl.ts). Whatever has this owner's mark at the end of its description
+#               and is not in DIRECTORY is revoked. Without an owner nothing is revoked.
+#   ACL_FORMER  what the names of this owner's policies began with in earlier releases, which wrote no marks
+# Runs as often as you like: what is there is brought to what the files say. A failure keeps nothing else from being done;
+# all is tried again until ACL_DEADLINE seconds are over, and then every failure is told.
 dir=$1
+addresses=$CONSUL_HTTP_ADDR
+owner=${ACL_OWNER:-}
 deadline=$(($(date +%s) + ${ACL_DEADLINE:-600}))
 
-# api METHOD PATH [FILE]: the token goes in by a file descriptor, so that it is in no argument list.
-api() {
-  answer=$(printf 'header = "X-Consul-Token: %s"\n' "$(cat "$CONSUL_HTTP_TOKEN_FILE")" |
-    curl -K - -sS --max-time 10 ${CONSUL_CACERT:+--cacert "$CONSUL_CACERT"} -w '\n%{http_code}' \
-      -X "$1" ${3:+--data-binary "@$3"} "$address/v1/$2") || return 1
-  case $answer in
-    *200) printf '%s\n' "${answer%???}" ;;
-    *) echo "$1 $2 ${3:+"$(basename "$3")"}: $answer" | tr '\n' ' ' >&2 && return 1 ;;
+# stubs KIND: the list of all tokens or policies, one a line, without secrets. A quote inside a value is written \", so
+# the patterns below match nothing but the fields themselves.
+stubs() {
+  case $1 in token) list=tokens first=AccessorID ;; *) list=policies first=ID ;; esac
+  all=$(demand GET "acl/$list") || return 1
+  printf '%s\n' "$all" | sed -e 's/"SecretID":"[^"]*",//g' -e "s/{\"$first\":/\n&/g"
+}
+# field NAME STUB
+field() { printf '%s\n' "$2" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+id_of() { case $1 in token) field AccessorID "$2" ;; *) field ID "$2" ;; esac }
+# wanted KIND STUB: whether DIRECTORY has it.
+wanted() {
+  case $1 in
+    token) [ -e "$dir/token.$(field AccessorID "$2").json" ] ;;
+    *) [ -e "$dir/policy.$(field Name "$2").json" ] ;;
   esac
+}
+
+# What DIRECTORY does not have and must stay all the same: the token of a server that takes part in the cluster, and a
+# policy of an earlier release for as long as a token has it. What cannot be found out is no reason to revoke.
+serves() {
+  node=$(field NodeName "$2")
+  [ -n "$node" ] || return 1
+  raft=$(demand GET operator/raft/configuration) && members=$(demand GET agent/members) || return 0
+  case $raft in *"\"Node\":\"$node\""*) return 0 ;; esac
+  # 1 is alive, 2 is leaving.
+  printf '%s\n' "$members" | sed 's/{"Name":/\n&/g' | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
+}
+held() { [ "$(demand GET "acl/tokens?policy=$(field ID "$2")")" != '[]' ]; }
+
+# revoke KIND PATTERN KEEP: what matches and is not in DIRECTORY, unless KEEP says that it must stay.
+revoke() {
+  found=$(stubs "$1") || return 1
+  printf '%s\n' "$found" | grep -e "$2" | {
+    failed=
+    while read -r stub; do
+      if wanted "$1" "$stub" || "$3" "$1" "$stub"; then continue; fi
+      description=$(field Description "$stub")
+      if demand DELETE "acl/$1/$(id_of "$1" "$stub")" >/dev/null; then
+        echo "consul-acl: revoked $1 ${description% \[*} ($(id_of "$1" "$stub"))" >&3
+      else
+        failed=yes
+      fi
+    done
+    [ -z "$failed" ]
+  }
 }
 
 put_policy() {
   name=$(basename "$1" .json)
-  name=${name#policy.}
-  id=$(api GET "acl/policy/name/$name" 2>/dev/null | tr -d '\n' | sed -n 's/.*"ID": *"\([^"]*\)".*/\1/p') || id=
-  api PUT "acl/policy${id:+/$id}" "$1" >/dev/null
+  id=$(demand GET "acl/policy/name/${name#policy.}" 2>/dev/null | sed -n 's/.*"ID":"\([^"]*\)".*/\1/p') || id=
+  demand PUT "acl/policy${id:+/$id}" "$1" >/dev/null
 }
-
 put_token() {
   accessor=$(basename "$1" .json)
   accessor=${accessor#token.}
-  if api GET "acl/token/$accessor" >/dev/null 2>&1; then
-    api PUT "acl/token/$accessor" "$1" >/dev/null
-  else
-    api PUT "acl/token" "$1" >/dev/null
-  fi
+  demand GET "acl/token/$accessor" >/dev/null 2>&1 || accessor=
+  demand PUT "acl/token${accessor:+/$accessor}" "$1" >/dev/null
 }
-
 # put KIND: the files of one kind.
 put() {
+  missed=
   for file in "$dir/$1".*.json; do
-    [ -e "$file" ] || continue
-    "put_$1" "$file" || return 1
+    [ ! -e "$file" ] || "put_$1" "$file" || missed=yes
   done
+  [ -z "$missed" ]
 }
 
-# revoke KIND PATH ID-FIELD NAME-FIELD: what begins with ACL_PREFIX and is not in DIRECTORY. A quote inside a value is written \", so
-# these patterns match nothing but the fields themselves.
-revoke() {
-  list=$(api GET "$2") || return 1
-  for entry in $(printf '%s' "$list" | tr -d '\n' | sed "s/{\"$3\":/\n&/g" |
-    sed -n "s/^{\"$3\":\"\([^\"]*\)\".*\"$4\":\"\($ACL_PREFIX[A-Za-z0-9-]*\)\".*/\1=\2/p"); do
-    id=${entry%%=*} name=${entry#*=}
-    case $1 in token) file=token.$id.json ;; *) file=policy.$name.json ;; esac
-    [ -e "$dir/$file" ] && continue
-    api DELETE "acl/$1/$id" >/dev/null || return 1
-    echo "consul-acl: revoked $1 $name ($id)" >&3
-  done
+# Matches the tokens of this owner as releases without marks made them; nothing where there were none.
+case $owner in
+  *:agents) former='"Description":"Agents","Policies":\[{"ID":"[^"]*","Name":"agents"}\]' ;;
+  *:servers) former='"Description":"Server \([^"]*\)".*"NodeIdentities":\[{"NodeName":"\1"' ;;
+  *) former=${ACL_FORMER:+"\"Description\":\"$ACL_FORMER[a-z0-9-]*\""} ;;
+esac
+# Whether these are this owner's. Other stacks may have named their applications' the same; but each run of those releases
+# revoked whatever was named like its own and was not its own, so all that there are belong to one stack: to this one,
+# if one that DIRECTORY has is among them.
+ours=
+former_is_ours() {
+  case $owner in *:agents | *:servers) return 0 ;; esac
+  found=$(stubs token) || return 1
+  printf '%s\n' "$found" | grep -e "$former" | {
+    while read -r stub; do ! wanted token "$stub" || return 0; done
+    return 1
+  }
 }
 
 apply() {
-  for address in $CONSUL_HTTP_ADDR; do api GET status/leader | grep -q : && break; done || return 1
-  put policy && put token || return 1
-  [ -z "${ACL_PREFIX:-}" ] || { revoke token acl/tokens AccessorID Description && revoke policy acl/policies ID Name; }
+  for CONSUL_HTTP_ADDR in $addresses; do api GET status/leader | grep -q : && break; done || return 1
+  wrong=
+  if [ -n "$owner" ]; then
+    mark="\"Description\":\"[^\"]*\[$owner\]\""
+    revoke token "$mark" serves || wrong=yes
+    revoke policy "$mark" false || wrong=yes
+  fi
+  if [ -n "$former" ] && { [ -n "$ours" ] || former_is_ours; }; then
+    # From here on those that are wanted get their new names.
+    ours=yes
+    revoke token "$former" serves || wrong=yes
+  fi
+  put policy || wrong=yes
+  put token || wrong=yes
+  if [ -n "${ACL_FORMER:-}" ]; then
+    names="\"Name\":\"$ACL_FORMER[a-z0-9-]*\",\"Description\":\"What [a-z0-9-]* may do; kept by Pulumi\""
+    revoke policy "$names" held || wrong=yes
+  fi
+  [ -z "$wrong" ]
 }
 
 # A cluster without a leader, a token that a follower has not heard of yet, another server doing the same: all pass.
+problems=$(mktemp)
+trap 'rm -f "$problems"' EXIT
 exec 3>&1
-until problem=$(apply 2>&1); do
+until apply 2>"$problems"; do
   if [ "$(date +%s)" -ge "$deadline" ]; then
-    echo "consul-acl: policies and tokens are NOT in place, last problem: ${problem:-no leader yet}" >&2
+    echo "consul-acl: not all policies and tokens are in place:" >&2
+    if [ -s "$problems" ]; then cat "$problems" >&2; else echo "no leader yet" >&2; fi
     exit 1
   fi
   sleep 1

@@ -6,14 +6,18 @@ import { delimiter, join } from "path";
 import { promisify } from "util";
 import {
   appRules,
+  formerPrefix,
   Grant,
   grantObjects,
-  grantPrefix,
+  grantOwner,
+  Keeper,
   metricsRules,
   snapshotMetricsKey,
   snapshotRules,
 } from "../../consul/access";
+import { AclObject, accessorId, owners, serverAclObjects } from "../../consul/acl";
 import { ports } from "../../consul/config";
+import { withApi } from "../../consul/scripts";
 import { ApiError } from "../../local/api";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 
@@ -29,6 +33,9 @@ const orders: Grant = { name: "orders", rules: rules.orders, secrets: [uuid(1)] 
 const billing: Grant = { name: "billing", rules: rules.billing, secrets: [uuid(2)] };
 const metrics: Grant = { name: "consul-metrics", rules: metricsRules, secrets: [uuid(3)] };
 const snapshots: Grant = { name: "consul-snapshots", rules: snapshotRules, secrets: [uuid(4)] };
+
+const prod: Keeper = { project: "consul", stack: "prod" };
+const clusterB: Keeper = { project: "consul", stack: "prod-cluster-b" };
 
 describe("tokens for applications, on a real cluster", function () {
   this.timeout(600_000);
@@ -46,6 +53,7 @@ describe("tokens for applications, on a real cluster", function () {
     const { stdout: curl } = await promisify(execFile)("sh", ["-c", "command -v curl"]);
     writeFileSync(join(bin, "curl"), `#!/bin/sh\nprintf '%s ' "$@" >>${curlArguments}\nexec ${curl.trim()} "$@"\n`);
     chmodSync(join(bin, "curl"), 0o755);
+    writeFileSync(join(directory, "acl.sh"), withApi("scripts/acl.sh"));
     await script([orders, billing, metrics, snapshots]);
     await cluster.api("server-1").put("kv/config/orders/db", "orders-db");
     await cluster.api("server-1").put("kv/config/billing/db", "billing-db");
@@ -56,27 +64,29 @@ describe("tokens for applications, on a real cluster", function () {
     rmSync(directory, { recursive: true, force: true });
   });
 
-  /** What the Job runs, as it runs it: against the servers' HTTPS API, in turn. */
-  async function script(grants: readonly Grant[], stack = "prod", deadline = 60): Promise<string> {
-    const objects = mkdtempSync(join(directory, "objects-"));
-    for (const { file, content } of grantObjects(grantPrefix(stack), grants)) {
-      writeFileSync(join(objects, file), content);
-    }
-    const servers = cluster.nodes.filter(({ role }) => role === "server");
-    const { stdout } = await promisify(execFile)(
-      "sh",
-      [join(__dirname, "..", "..", "consul", "scripts", "acl.sh"), objects],
-      {
-        env: {
-          PATH: [join(directory, "bin"), process.env.PATH].join(delimiter),
-          CONSUL_HTTP_ADDR: servers.map(({ address }) => `https://${address}:${ports.https}`).join(" "),
-          CONSUL_CACERT: cluster.caFile,
-          CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
-          ACL_PREFIX: grantPrefix(stack),
-          ACL_DEADLINE: String(deadline),
-        },
-      },
+  /** What the Job for applications runs, as it runs it. */
+  const script = (grants: readonly Grant[], keeper = prod, deadline = 60) =>
+    runScript(
+      grantObjects(keeper, grants),
+      { ACL_OWNER: grantOwner(keeper), ACL_FORMER: formerPrefix(keeper) },
+      deadline,
     );
+
+  /** The script against the servers' HTTPS API, in turn. */
+  async function runScript(wanted: readonly AclObject[], environment: Record<string, string>, deadline = 60) {
+    const objects = mkdtempSync(join(directory, "objects-"));
+    for (const { file, content } of wanted) writeFileSync(join(objects, file), content);
+    const servers = cluster.nodes.filter(({ role }) => role === "server");
+    const { stdout } = await promisify(execFile)("sh", [join(directory, "acl.sh"), objects], {
+      env: {
+        PATH: [join(directory, "bin"), process.env.PATH].join(delimiter),
+        CONSUL_HTTP_ADDR: servers.map(({ address }) => `https://${address}:${ports.https}`).join(" "),
+        CONSUL_CACERT: cluster.caFile,
+        CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
+        ACL_DEADLINE: String(deadline),
+        ...environment,
+      },
+    });
     return stdout;
   }
 
@@ -215,22 +225,25 @@ describe("tokens for applications, on a real cluster", function () {
       const api = cluster.api("agent-2", secret);
       await settled(() => api.get("kv/config/orders/db"));
     }
-    match(await script([{ ...orders, secrets: [next] }, billing, metrics, snapshots]), /revoked token app_prod_orders/);
+    match(
+      await script([{ ...orders, secrets: [next] }, billing, metrics, snapshots]),
+      /revoked token orders, stack prod, project consul /,
+    );
     await settled(() => refused(cluster.api("server-1", old).get("kv/config/orders/db")));
     await cluster.api("agent-2", next).get("kv/config/orders/db");
   });
 
   it("of one that is taken off the list are revoked, on the agents within their cache's 30 s, and no one else's", async () => {
     const elsewhere: Grant = { ...orders, secrets: [uuid(6)] };
-    await script([elsewhere], "prod-cluster-b");
+    await script([elsewhere], clusterB);
     const handmade = await cluster.api("server-1").put<{ SecretID: string }>("acl/token", { Description: "by hand" });
     await settled(() => as(elsewhere).get("kv/config/orders/db"));
     await settled(() => as(billing).put("agent/service/register", { Name: "billing", Port: 82 }));
 
     const said = await script([]);
     for (const name of ["orders", "billing", "consul-metrics", "consul-snapshots"]) {
-      match(said, new RegExp(`revoked token app_prod_${name} `));
-      match(said, new RegExp(`revoked policy app_prod_${name} `));
+      match(said, new RegExp(`revoked token ${name}, stack prod, project consul `));
+      match(said, new RegExp(`revoked policy ${name}, stack prod, project consul `));
     }
     const began = Date.now();
     for (const node of ["server-1", "server-2", "server-3", "agent-1", "agent-2"]) {
@@ -239,11 +252,7 @@ describe("tokens for applications, on a real cluster", function () {
     // What an agent decides by itself, it decides from its cache.
     await settled(() => refused(as(billing).put("agent/service/register", { Name: "billing", Port: 82 })));
     console.log(`      refused everywhere after ${((Date.now() - began) / 1000).toFixed(1)} s`);
-    const names = (await cluster.api("server-1").get<{ Name: string }[]>("acl/policies")).map(({ Name }) => Name);
-    deepEqual(
-      names.filter((name) => name.startsWith("app_")),
-      ["app_prod-cluster-b_orders"],
-    );
+    deepEqual(await described("policies", "consul-alicloud:apps:"), ["orders, stack prod-cluster-b, project consul"]);
     await as(elsewhere).get("kv/config/orders/db");
     await cluster.api("server-1", handmade.SecretID).get("acl/token/self");
     equal(await script([]), "consul-acl: policies and tokens are in place\n", "a second run finds nothing to do");
@@ -257,14 +266,158 @@ describe("tokens for applications, on a real cluster", function () {
     await settled(() => as(billing).get("kv/config/billing/db"));
   });
 
-  it("that Consul refuses are named, with its reason", async () => {
-    const wrong = { ...orders, rules: ["nonsense {"] };
-    await rejects(script([wrong], "prod", 1), /policy\.app_prod_orders\.json.*Failed to parse ACL rules/s);
+  it("that Consul refuses are named, all of them and with its reason, and keep nothing else from being done", async () => {
+    const old = { ...orders, secrets: [uuid(7)] };
+    await script([old, billing]);
+    await settled(() => as(billing).get("kv/config/billing/db"));
+    // A policy that is no policy, before all others in the alphabet; billing is revoked, metrics is new.
+    const wrong = { name: "a-wrong-one", rules: ["nonsense {"], secrets: [uuid(8)] };
+    const another = { name: "z-wrong-one", rules: ["nonsense {"], secrets: [] };
+    const failure = await script([wrong, another, metrics], prod, 1).then(
+      () => "",
+      (error: unknown) => (error as { stderr: string }).stderr,
+    );
+    match(failure, /not all policies and tokens are in place/);
+    match(failure, /policy\.app_59bf7e7e3a24831b_a-wrong-one\.json.*Failed to parse ACL rules/);
+    match(failure, /policy\.app_59bf7e7e3a24831b_z-wrong-one\.json.*Failed to parse ACL rules/);
+    await settled(() => refused(as(old, "server-1").get("kv/config/orders/db")));
+    await settled(() => refused(as(billing, "server-1").get("kv/config/billing/db")));
+    await settled(() => as(metrics).get("agent/metrics"));
   });
+
+  it("of stacks whose names are alike, and of another project, are not revoked by each other", async () => {
+    const keepers = ["prod.eu", "prod_eu", "prod-eu"].map((stack) => ({ project: "consul", stack }));
+    keepers.push({ project: "platform", stack: "prod-eu" });
+    const grants = keepers.map((_, i) => ({ ...orders, secrets: [uuid(10 + i)] }));
+    for (const [i, keeper] of keepers.entries()) await script(grants.slice(i, i + 1), keeper);
+    for (const grant of grants) await settled(() => as(grant, "server-1").get("kv/config/orders/db"));
+    for (const [i, keeper] of keepers.entries()) {
+      const said = await script([], keeper);
+      equal(said.match(/revoked/g)?.length, 2, said);
+      await settled(() => refused(cluster.api("server-1", uuid(10 + i)).get("kv/config/orders/db")));
+      for (const grant of grants.slice(i + 1)) await as(grant, "server-1").get("kv/config/orders/db");
+    }
+  });
+
+  describe("as releases without owners left them", () => {
+    /** A policy and its token, by the names of those releases. */
+    const former = async (prefix: string, name: string, secret: string) => {
+      const api = cluster.api("server-1");
+      const Name = `${prefix}${name}`;
+      const Rules = rules.orders.join("\n");
+      await api.put("acl/policy", { Name, Description: `What ${name} may do; kept by Pulumi`, Rules });
+      const ids = { AccessorID: accessorId(secret), SecretID: secret };
+      await api.put("acl/token", { ...ids, Description: Name, Local: false, Policies: [{ Name }] });
+    };
+    const policies = async () => {
+      const all = await cluster.api("server-1").get<{ Name: string }[]>("acl/policies");
+      return all.flatMap(({ Name }) => (/^app_(prod|staging)/.test(Name) ? [Name] : [])).sort();
+    };
+
+    it("get their marks in place, the rest of this stack goes, and nothing of any other", async () => {
+      await script([]);
+      const [kept, dropped, others] = [uuid(20), uuid(21), uuid(22)];
+      await former("app_prod_", "orders", kept);
+      await former("app_prod_", "gone", dropped);
+      await former("app_prod-cluster-b_", "orders", others);
+      await former("app_staging_", "orders", uuid(23));
+      await cluster.api("server-1").put("acl/policy", { Name: "app_prod_by-hand", Rules: "" });
+      await settled(() => cluster.api("server-1", kept).get("kv/config/orders/db"));
+
+      const moved = { ...orders, secrets: [kept] };
+      match(await script([moved]), /revoked token app_prod_gone /);
+      deepEqual(await policies(), ["app_prod-cluster-b_orders", "app_prod_by-hand", "app_staging_orders"]);
+      await settled(() => refused(cluster.api("server-1", dropped).get("kv/config/orders/db")));
+      for (const secret of [kept, others, uuid(23)]) {
+        await cluster.api("server-1", secret).get("kv/config/orders/db");
+      }
+      deepEqual(await described("tokens", grantOwner(prod)), ["orders, stack prod, project consul"]);
+      equal(await script([moved]), "consul-acl: policies and tokens are in place\n");
+    });
+
+    it("stay where they are another project's, whose stack has the same name", async () => {
+      const theirs = uuid(24);
+      await former("app_prod_", "orders", theirs);
+      await script([{ ...orders, secrets: [uuid(25)] }]);
+      await script([]);
+      await cluster.api("server-1", theirs).get("kv/config/orders/db");
+      ok((await policies()).includes("app_prod_orders"));
+    });
+
+    it("are agents' and servers' too", async () => {
+      const api = cluster.api("server-1");
+      const agents = { Description: "Agents", Policies: [{ Name: "agents" }] };
+      const gone = { Description: "Server server-8", NodeIdentities: [{ NodeName: "server-8", Datacenter: "local" }] };
+      const other = {
+        Description: "Server server-8",
+        NodeIdentities: [{ NodeName: "elsewhere", Datacenter: "local" }],
+      };
+      const [agent, server, unlike] = await Promise.all(
+        [agents, gone, other].map((token) => api.put<{ SecretID: string }>("acl/token", token)),
+      );
+      await runScript(cluster.acl, { ACL_OWNER: owners.agents });
+      await runScript(cluster.acl, { ACL_OWNER: owners.servers });
+      for (const token of [agent, server]) {
+        await refused(cluster.api("server-1", token?.SecretID).get("acl/token/self"));
+      }
+      await cluster.api("server-1", unlike?.SecretID).get("acl/token/self");
+    });
+  });
+
+  it("are not taken for agents' when these are retired, whatever they are called", async () => {
+    const api = cluster.api("server-1");
+    const name = "Agents-of-the-night";
+    await api.put("acl/policy", { Name: name, Description: "by hand", Rules: "" });
+    const byHand = await api.put<{ SecretID: string }>("acl/token", { Description: name, Policies: [{ Name: name }] });
+    const liar = { Description: 'x [consul-alicloud:agents]" y', Policies: [{ Name: name }] };
+    const quoted = await api.put<{ SecretID: string }>("acl/token", liar);
+    // As after a rotation: the token that agents had before is not among those that are wanted.
+    const before = serverAclObjects({ datacenter: "local", servers: [], agents: [uuid(30)] });
+    await runScript(before, {});
+    const said = await runScript(cluster.acl, { ACL_OWNER: owners.agents });
+    match(said, /revoked token Agents \(/);
+    equal(said.match(/revoked/g)?.length, 1, said);
+    await refused(cluster.api("server-1", uuid(30)).get("acl/token/self"));
+    for (const { SecretID } of [byHand, quoted]) await cluster.api("server-1", SecretID).get("acl/token/self");
+    await api.get(`acl/policy/name/${name}`);
+  });
+
+  it("of servers that are gone are revoked, and never that of a server that runs, not even of one that is down", async () => {
+    const gone = serverAclObjects({
+      datacenter: "local",
+      servers: [{ node: "server-9", secret: uuid(31) }],
+      agents: [],
+    });
+    await runScript(gone, {});
+    const own = (node: string) => cluster.acl.find(({ content }) => content.includes(`"Server ${node} [`));
+    const forgotten = cluster.acl.filter((object) => object !== own("server-2") && object !== own("server-3"));
+    equal(forgotten.length, cluster.acl.length - 2);
+    await cluster.kill("server-3");
+    const said = await runScript(forgotten, { ACL_OWNER: owners.servers });
+    cluster.start("server-3");
+    await cluster.ready();
+    match(said, /revoked token Server server-9 \(/);
+    equal(said.match(/revoked/g)?.length, 1, said);
+    await refused(cluster.api("server-1", uuid(31)).get("acl/token/self"));
+    for (const server of ["server-2", "server-3"]) {
+      const { SecretID } = JSON.parse(own(server)?.content ?? "{}") as { SecretID: string };
+      await cluster.api("server-1", SecretID).get("acl/token/self");
+    }
+  });
+
+  /** What the descriptions of objects say that somebody keeps. */
+  async function described(kind: "tokens" | "policies", owner: string): Promise<string[]> {
+    const all = await cluster.api("server-1").get<{ Description: string }[]>(`acl/${kind}`);
+    return all.flatMap(({ Description }) =>
+      Description.includes(`[${owner}`) ? [Description.replace(/ \[.*/, "")] : [],
+    );
+  }
 
   it("and the management token are in no argument list", () => {
     const said = readFileSync(curlArguments, "utf8");
     match(said, /acl\/token/);
-    for (const secret of [cluster.managementToken, ...[1, 2, 3, 4, 5, 6].map(uuid)]) ok(!said.includes(secret));
+    for (const secret of [cluster.managementToken, ...Array.from({ length: 31 }, (_, i) => uuid(i + 1))]) {
+      ok(!said.includes(secret));
+    }
   });
 });

@@ -76,7 +76,7 @@ describe("commands of the documents, on a cluster of this machine", function () 
         Promise.resolve({ " FILE": " before.snap", "/etc/consul.management-token": cluster.tokenFile }),
       says: /Restored snapshot/,
     },
-    "consul acl token list": { says: /^Description: +Agents$/m },
+    "consul acl token list": { says: /^Description: +Agents \[consul-alicloud:agents\]$/m },
     "consul acl token delete -accessor-id=ID": {
       placeholders: async () => ({ "=ID": `=${await token()}` }),
       says: /deleted successfully/,

@@ -13,7 +13,9 @@ describe("day two: the agents' token, certificates, and agents of another stack"
 
   const agentsTokens = async () => {
     const tokens = await day.cluster.api("server-1").get<{ AccessorID: string; Description: string }[]>("acl/tokens");
-    return tokens.filter(({ Description }) => Description === "Agents").map(({ AccessorID }) => AccessorID);
+    return tokens
+      .filter(({ Description }) => Description === "Agents [consul-alicloud:agents]")
+      .map(({ AccessorID }) => AccessorID);
   };
 
   it("replaces the agents' token: the new one first, then the roll, then the old one goes", async () => {

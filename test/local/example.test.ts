@@ -45,7 +45,7 @@ describe("the example's application", function () {
       grant("orders-config", [], [], ["config/orders/"]),
       grant("shop", ["shop"], ["config/shop/"], []),
     ];
-    await cluster.applyAcl(grantObjects("app_test_", grants));
+    await cluster.applyAcl(grantObjects({ project: "consul", stack: "test" }, grants));
   });
   after(async () => {
     for (const step of undo.reverse()) await step();

@@ -121,6 +121,12 @@ describe("servers in the cluster that are changed", function () {
     const peers = await servers.consul(0, "operator", "raft", "list-peers");
     assert.equal(peers.match(/consul-server-\d .* true /g)?.length, 3, peers);
     assert.doesNotMatch(peers, /consul-server-[34]/);
+    // The tokens of those that are gone go with them.
+    const said = succeeded(await servers.job("acl"));
+    assert.deepEqual(said.match(/revoked token Server consul-server-\d/g)?.sort(), [
+      "revoked token Server consul-server-3",
+      "revoked token Server consul-server-4",
+    ]);
     assert.doesNotMatch(await servers.consul(0, "members"), /^consul-server-[34] .* (alive|failed) /m);
     // As a rule half a second. Now and then one write hangs until its client gives it up, after ten.
     say(`longest gap ${writer.longestGap(since).toFixed(2)} s`);

@@ -96,6 +96,8 @@ export const apiName = `${apiService}.${namespace}.svc`;
 export class Servers {
   readonly pods = new Map<number, Pod>();
   private readonly serving = new Set<Pod>();
+  /** Whether a StatefulSet has been made: its marker is made just before. */
+  private made = false;
 
   constructor(
     private readonly world: World,
@@ -113,6 +115,7 @@ export class Servers {
   }
 
   async start(ordinal: number, address?: string): Promise<Pod> {
+    this.made = true;
     const name = `${serverSet}-${ordinal}`;
     const pod = await this.world.startPod({
       name,
@@ -136,7 +139,9 @@ export class Servers {
       ...container,
       command: container.command.map((word) => replace[word] ?? word),
     }));
-    const { objects } = this.wanted;
+    const { configMaps, secrets } = this.wanted.objects;
+    const there = [...configMaps].filter(([name]) => this.made || name !== "consul-server-exists");
+    const objects = { configMaps: new Map(there), secrets };
     const pod = await this.world.startPod({
       name: what,
       namespace,

@@ -1,5 +1,6 @@
 import assert from "assert/strict";
-import { DevCluster, eventually, skipWithoutPods } from "./kube-cluster";
+import { serverSet } from "../../consul/pod/pod";
+import { DevCluster, eventually, skipWithoutPods, succeeded } from "./kube-cluster";
 
 describe("servers in the cluster that lose power", function () {
   this.timeout(900_000);
@@ -22,6 +23,12 @@ describe("servers in the cluster that lose power", function () {
     const writer = await dev.writer();
     const since = Date.now();
     await Promise.all(servers.ordinals.map((ordinal) => servers.stop(ordinal, "kill")));
+    // `up` changes nothing while none answers, unless it is told that this is the repair of all.
+    const refused = await servers.job("roll", { "600": "1" });
+    assert.equal(refused.code, 1);
+    assert.match(refused.output, /the servers were NOT changed: no server answers/);
+    const all = servers.ordinals.map((ordinal) => `${serverSet}-${ordinal}`).join(",");
+    assert.match(succeeded(await servers.job("roll", { none: all })), /gate\.skip names every server/);
     await Promise.all(servers.ordinals.map((ordinal) => servers.start(ordinal)));
     const seconds = await servers.ready(servers.ordinals);
     await eventually("writes succeed again", () =>

@@ -39,7 +39,10 @@ interface Container {
   readonly env?: readonly {
     readonly name: string;
     readonly value?: string;
-    readonly valueFrom?: { readonly fieldRef: { readonly fieldPath: string } };
+    readonly valueFrom?: {
+      readonly fieldRef?: { readonly fieldPath: string };
+      readonly configMapKeyRef?: { readonly name: string; readonly key: string; readonly optional?: boolean };
+    };
   }[];
   readonly volumeMounts?: readonly {
     readonly name: string;
@@ -346,7 +349,7 @@ export class World {
   }
 
   private startContainer(
-    { name, spec }: PodOptions,
+    { name, spec, objects }: PodOptions,
     container: Container,
     place: {
       readonly directory: string;
@@ -359,10 +362,14 @@ export class World {
     // $(NAME) is replaced by what is above it; what is not known stays as it is.
     const expand = (text: string) => text.replace(/\$\((\w+)\)/g, (whole, key: string) => environment[key] ?? whole);
     for (const { name: variable, value, valueFrom } of container.env ?? []) {
-      const path = valueFrom?.fieldRef.fieldPath;
+      const reference = valueFrom?.configMapKeyRef;
+      const stored = reference && objects.configMaps.get(reference.name)?.[reference.key];
+      if (reference && stored === undefined && !reference.optional) throw new Error(`there is no ${reference.name}`);
+      if (reference && stored === undefined) continue;
+      const path = valueFrom?.fieldRef?.fieldPath;
       const field = path === undefined ? undefined : place.fields[path];
       if (path !== undefined && field === undefined) throw new Error(`the downward API has no ${path} here`);
-      environment[variable] = field ?? expand(value ?? "");
+      environment[variable] = stored ?? field ?? expand(value ?? "");
     }
     const own = container.securityContext ?? {};
     const user = own.runAsUser ?? spec.securityContext?.runAsUser ?? 0;

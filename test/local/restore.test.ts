@@ -6,7 +6,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
-import { appRules, grantObjects, grantPrefix, snapshotMetricsKey, snapshotRules } from "../../consul/access";
+import { appRules, grantObjects, snapshotMetricsKey, snapshotRules } from "../../consul/access";
 import { ports } from "../../consul/config";
 import { stableJson } from "../../consul/node";
 import { Stream } from "../../lab/load";
@@ -33,7 +33,7 @@ describe("snapshots and restore, on a real cluster", function () {
       { name: "consul-snapshots", rules: snapshotRules, secrets: [uuid(2)] },
     ];
     const api = cluster.api(await cluster.leaderName());
-    await cluster.applyAcl(grantObjects(grantPrefix("prod"), grants));
+    await cluster.applyAcl(grantObjects({ project: "consul", stack: "prod" }, grants));
     for (let i = 0; i < 300; i++) await api.put(`kv/config/${i}`, randomBytes(64).toString("hex"));
     await api.put("catalog/register", {
       ...{ Node: "outside", Address: "10.9.9.9" },

@@ -8,7 +8,7 @@ import { AclObject } from "../../consul/acl";
 import { configTags } from "../../components/ecs/change";
 import { Command, commandText } from "../../consul/machine/commands";
 import { renderUserData, UserData } from "../../consul/machine/user-data";
-import { readScript } from "../../consul/scripts";
+import { withApi } from "../../consul/scripts";
 import { stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
 import { loadSettings } from "../../settings";
@@ -105,7 +105,7 @@ export class LocalCloud implements Cloud {
   writeAcl(objects: readonly AclObject[]): void {
     rmSync(this.aclDir, { recursive: true, force: true });
     mkdirSync(this.aclDir);
-    writeFileSync(join(this.aclDir, "acl.sh"), readScript("scripts/acl.sh"), { mode: 0o700 });
+    writeFileSync(join(this.aclDir, "acl.sh"), withApi("scripts/acl.sh"), { mode: 0o700 });
     for (const { file, content } of objects) writeFileSync(join(this.aclDir, file), content, { mode: 0o600 });
   }
 

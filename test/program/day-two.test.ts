@@ -76,8 +76,8 @@ describe("day two of the whole program", () => {
     );
     equal(cloud.commands.length, 3);
     match(words(cloud.commands[1] ?? []), /^scripts\/behind.sh [0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}$/);
-    match(words(cloud.commands[2] ?? []), /^scripts\/keyring.sh only [0-9a-f]{64}; scripts\/acl.sh \/etc\/consul.acl$/);
-    deepEqual(cloud.commands[2]?.[1]?.environment, { ACL_PREFIX: "Agents" });
+    match(words(cloud.commands[2] ?? []), /^scripts\/acl.sh \/etc\/consul.acl; scripts\/keyring.sh only [0-9a-f]{64}$/);
+    deepEqual(cloud.commands[2]?.[0]?.environment, { ACL_OWNER: "consul-alicloud:agents" });
     for (const text of cloud.commands.map(commandText)) for (const secret of secrets) ok(!text.includes(secret));
   });
 

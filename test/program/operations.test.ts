@@ -2,7 +2,7 @@ import { deepEqual, equal, notEqual, ok } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
-import { grantPrefix } from "../../consul/access";
+import { grantOwner } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
 import { runFixture } from "../../local/fixtures";
@@ -58,13 +58,14 @@ describe("applications", () => {
   it("are made by a Job that holds exactly what is wanted, and the management token as a file", async () => {
     const made = await run({ apps: [orders, billing] });
     const files = data(named(made, "consul-access-secrets"));
+    const id = grantOwner({ project: "consul", stack: "prod" }).replace("consul-alicloud:apps:", "");
     const tokens = ["orders", "billing"].map((name) => data(named(made, `consul-access-${name}`)).token ?? "");
     deepEqual(
       Object.keys(files).sort(),
       [
         "management-token",
-        "policy.app_prod_billing.json",
-        "policy.app_prod_orders.json",
+        `policy.app_${id}_billing.json`,
+        `policy.app_${id}_orders.json`,
         ...tokens.map((token) => `token.${accessorId(token)}.json`),
       ].sort(),
     );
@@ -72,7 +73,8 @@ describe("applications", () => {
     const job = named(made, "consul-access-job");
     deepEqual(job.secretInputs, []);
     const text = JSON.stringify(job.inputs);
-    ok(text.includes('{"name":"ACL_PREFIX","value":"app_prod_"}'));
+    ok(text.includes(`{"name":"ACL_OWNER","value":"consul-alicloud:apps:${id}"}`));
+    ok(text.includes('{"name":"ACL_FORMER","value":"app_prod_"}'));
     ok(text.includes("https://10.16.190.28:8501 https://10.16.190.40:8501 https://10.16.190.70:8501"));
     for (const secret of [...tokens, String(made.outputs.managementToken?.value)]) ok(!text.includes(secret));
   });
@@ -116,9 +118,9 @@ describe("applications", () => {
 
   it("of a stack with agents alone are kept apart from those of the stack that has the servers", async () => {
     const made = await run({ apps: [orders] }, "prod-cluster-b");
-    notEqual(grantPrefix("prod-cluster-b"), grantPrefix("prod"));
     const text = JSON.stringify(named(made, "consul-access-job").inputs);
-    ok(text.includes(`"value":"${grantPrefix("prod-cluster-b")}"`));
+    ok(text.includes(`"value":"${grantOwner({ project: "consul", stack: "prod-cluster-b" })}"`));
+    ok(!text.includes(grantOwner({ project: "consul", stack: "prod" })));
     ok(text.includes("https://10.16.190.28:8501"));
     ok("management-token" in data(named(made, "consul-access-secrets")));
   });
@@ -194,7 +196,8 @@ describe("backups", () => {
     ok(text.includes('"command":["/bin/sh","/consul/config/snapshot.sh","/consul/snapshots","7","12"]'), text);
     ok(text.includes('"secretName":"consul-snapshots-token"'));
     ok(text.includes("https://consul-api.consul.svc:8501"));
-    const policy = data(named(made, "consul-access-secrets"))["policy.app_dev_consul-snapshots.json"] ?? "";
+    const id = grantOwner({ project: "consul", stack: "dev" }).replace("consul-alicloud:apps:", "");
+    const policy = data(named(made, "consul-access-secrets"))[`policy.app_${id}_consul-snapshots.json`] ?? "";
     ok(String((JSON.parse(policy) as Tree).Rules).includes('acl = "write"'));
     ok(JSON.stringify(named(made, "consul-snapshots-volume").inputs).includes("30Gi"));
   });

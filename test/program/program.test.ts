@@ -167,8 +167,9 @@ describe("servers on ECS", () => {
     // The group is changed before any machine is: each of them is in it.
     const { resources } = await runFixture("prod");
     const [group] = ofType(resources, ":SecurityGroup");
-    deepEqual(group?.options.hooks, { BeforeUpdate: ["consul-moves"] });
-    for (const { options } of ofType(resources, ":Instance")) ok(options.dependsOn.includes(group?.urn ?? "none"));
+    if (!group) throw new Error("there is no security group");
+    deepEqual(group.options.hooks, { BeforeUpdate: ["consul-moves"] });
+    for (const { options } of ofType(resources, ":Instance")) ok(options.dependsOn.includes(group.urn));
   });
 
   it("let in RPC and gossip from servers and nodes, HTTPS from the API networks, and no one else", async () => {

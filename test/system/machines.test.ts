@@ -214,7 +214,7 @@ describe("machines from the program's user data", function () {
         assert.equal(known.Description, token.Description);
       }
     }
-    const agents = (await one.run("grep -l '\"Agents\"' /etc/consul.acl/token.*.json")).trim();
+    const agents = (await one.run("grep -l '\"Agents ' /etc/consul.acl/token.*.json")).trim();
     // As after a restore: the script puts back what was taken away.
     const accessor = agents.replace(/.*token\.|\.json/g, "");
     await one.run(`${asManagerByHttp} -X DELETE http://127.0.0.1:8500/v1/acl/token/${accessor}`);

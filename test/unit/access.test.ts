@@ -1,7 +1,10 @@
-import { deepEqual, equal, match, notEqual, ok } from "assert/strict";
-import { appRules, grantObjects, grantPrefix } from "../../consul/access";
+import { deepEqual, equal, match } from "assert/strict";
+import { appRules, formerPrefix, grantObjects, grantOwner } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { parseSettings, SettingsError } from "../../settings";
+
+const prodStack = { project: "consul", stack: "prod" };
+const name = "app_59bf7e7e3a24831b_orders";
 
 describe("what an application may do", () => {
   it("is its own services, its own keys, and finding every other service", () => {
@@ -30,28 +33,41 @@ describe("what an application may do", () => {
     );
   });
 
-  it("is a policy and one token for each valid secret", () => {
+  it("is a policy and one token for each valid secret, each with the mark of the stack that keeps them", () => {
     const secrets = ["f1c70e5a-0000-4000-8000-000000000001", "f1c70e5a-0000-4000-8000-000000000002"];
-    const objects = grantObjects(grantPrefix("prod"), [{ name: "orders", rules: ['node_prefix "" {}'], secrets }]);
+    const objects = grantObjects(prodStack, [{ name: "orders", rules: ['node_prefix "" {}'], secrets }]);
     deepEqual(
       objects.map(({ file }) => file),
-      ["policy.app_prod_orders.json", ...secrets.map((secret) => `token.${accessorId(secret)}.json`)],
+      [`policy.${name}.json`, ...secrets.map((secret) => `token.${accessorId(secret)}.json`)],
     );
-    const token = JSON.parse(objects[1]?.content ?? "") as Record<string, unknown>;
-    equal(token.Description, "app_prod_orders");
-    deepEqual(token.Policies, [{ Name: "app_prod_orders" }]);
+    const [policy, ...tokens] = objects.map(({ content }) => JSON.parse(content) as Record<string, unknown>);
+    const description = "orders, stack prod, project consul [consul-alicloud:apps:59bf7e7e3a24831b]";
+    deepEqual([policy?.Name, policy?.Description], [name, description]);
+    for (const { Description, Policies } of tokens) {
+      deepEqual([Description, Policies], [description, [{ Name: name }]]);
+    }
   });
 
-  it("is kept apart from what other stacks keep, whatever they are called", () => {
-    for (const [one, other] of [
-      ["prod", "prod-cluster-b"],
-      ["prod", "pro"],
-      ["a", "a-b"],
-    ] as const) {
-      ok(!grantPrefix(other).startsWith(grantPrefix(one)) && !grantPrefix(one).startsWith(grantPrefix(other)));
-      notEqual(grantPrefix(one), grantPrefix(other));
-    }
-    match(`${grantPrefix("My.stack_2")}orders`, /^[A-Za-z0-9\-_]+$/, "what Consul takes as the name of a policy");
+  it("is kept apart from what other stacks and projects keep, whatever they are called", () => {
+    const keepers = [
+      ["consul", "prod"],
+      ["platform", "prod"],
+      ["consul", "prod.eu"],
+      ["consul", "prod_eu"],
+      ["consul", "prod-eu"],
+      ["consul", "prod-cluster-b"],
+      ["consul-prod", "eu"],
+    ].map(([project = "", stack = ""]) => ({ project, stack }));
+    const policies = keepers.map(
+      (keeper) => grantObjects(keeper, [{ name: "orders", rules: [], secrets: [] }])[0]?.file,
+    );
+    equal(new Set(policies).size, keepers.length);
+    equal(new Set(keepers.map(grantOwner)).size, keepers.length);
+    for (const file of policies) match(file ?? "", /^policy\.[A-Za-z0-9\-_]{1,128}\.json$/, "a name that Consul takes");
+  });
+
+  it("is still known by the name that earlier releases gave it", () => {
+    equal(formerPrefix({ project: "consul", stack: "My.stack_2" }), "app_My-stack-2_");
   });
 });
 

@@ -142,7 +142,7 @@ describe("access rules", () => {
   });
 
   it("give a server its own node and nothing else", () => {
-    const token = bodies.find(({ Description }) => Description === "Server consul-1");
+    const token = bodies.find(({ Description }) => Description === "Server consul-1 [consul-alicloud:servers]");
     ok(token);
     deepEqual(token.NodeIdentities, [{ NodeName: "consul-1", Datacenter: "dc1" }]);
     equal(token.Policies, undefined);

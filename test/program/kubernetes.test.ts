@@ -1,0 +1,38 @@
+import { deepEqual, equal, ok } from "assert/strict";
+import { ProgramRun, Registered } from "../../local/program";
+import { runFixture } from "../../local/fixtures";
+
+const named = ({ resources }: ProgramRun, name: string): Registered => {
+  const found = resources.find((resource) => resource.name === name);
+  if (!found) throw new Error(`no resource ${name}`);
+  return found;
+};
+
+interface PodSpec {
+  readonly containers: { readonly env: { readonly name: string; readonly valueFrom?: object }[] }[];
+}
+const podOf = ({ inputs }: Registered) => (inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
+
+describe("servers in the cluster", () => {
+  it("are guarded by a Job that knows whether there may be a StatefulSet, by what was made before it", async () => {
+    const made = await runFixture("dev");
+    const [job, marker, servers] = ["consul-server-roll-job", "consul-server-marker", "consul-server"].map((name) =>
+      named(made, name),
+    );
+    ok(job && marker && servers);
+    // The marker is there before the StatefulSet and after the Job that stands before the StatefulSet.
+    ok(marker.options.dependsOn.includes(job.urn));
+    ok(servers.options.dependsOn.includes(marker.urn));
+    const variable = podOf(job).containers[0]?.env.find(({ name }) => name === "SERVERS_EXIST");
+    const { metadata, data } = marker.inputs as { metadata: { name: string }; data: Record<string, string> };
+    deepEqual(variable?.valueFrom, {
+      configMapKeyRef: { name: metadata.name, key: Object.keys(data)[0], optional: true },
+    });
+  });
+
+  it("are guarded by the same Job at an `up` that changes nothing", async () => {
+    const job = async () => named(await runFixture("dev"), "consul-server-roll-job").inputs;
+    deepEqual(await job(), await job());
+    equal(named(await runFixture("dev"), "consul-server-marker").options.protect, false);
+  });
+});
