@@ -85,21 +85,26 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   daysLeft: { ca: 3650, serverCertificate: 3650, gossipKey: 3650 },
 };
 
+/** A run with its configuration and every secret in it. */
+export interface FixtureRun extends ProgramRun {
+  readonly config: Readonly<Record<string, string>>;
+  readonly secrets: ReadonlySet<string>;
+}
+
 /** The environments whose resources are committed in test/expected. */
 export const environments = ["prod", "dev", "local", "prod-cluster-b"] as const;
 
 /**
  * Runs the program for a committed stack file with made-up providers.
  * @param change edits the configuration first
- * @returns the run, and every secret in it
  */
 export async function runFixture(
   environment: string,
   change: (config: Record<string, string>) => void = () => undefined,
   providers = new FixtureProviders(prodOutputs),
-): Promise<ProgramRun & { readonly secrets: ReadonlySet<string> }> {
+): Promise<FixtureRun> {
   const config = stackConfig(environment);
   change(config);
   const run = await runProgram(environment, config, providers);
-  return { ...run, secrets: providers.secrets };
+  return { ...run, config, secrets: providers.secrets };
 }
