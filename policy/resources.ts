@@ -18,13 +18,14 @@ export const isConfigMap = ({ type }: Seen) => /^kubernetes:core\/v1:ConfigMap(P
 export const isSecret = ({ type }: Seen) => type === "kubernetes:core/v1:Secret";
 export const isAuthority = ({ type, name }: Seen) =>
   /^tls:index\/(privateKey|selfSignedCert):/.test(type) && name.includes("-ca-");
-const component = ({ props }: Seen) => at(props, "metadata", "labels", "app.kubernetes.io/component");
-export const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && component(seen) === "agent";
+const isComponent = ({ props }: Seen, component: string) =>
+  !isNot(at(props, "metadata", "labels", "app.kubernetes.io/component"), component);
+export const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && isComponent(seen, "agent");
 /** The Job that makes tokens at the servers: where they are machines, they let in nodes alone, and not pods. */
 export const isTokensJob = (seen: Seen) =>
-  seen.type === "kubernetes:batch/v1:Job" && component(seen) === "access-tokens";
+  seen.type === "kubernetes:batch/v1:Job" && isComponent(seen, "access-tokens");
 export const isServerSet = (seen: Seen) =>
-  seen.type === "kubernetes:apps/v1:StatefulSet" && component(seen) === "server";
+  seen.type === "kubernetes:apps/v1:StatefulSet" && isComponent(seen, "server");
 
 /** Stands for a value that a preview cannot know yet: no rule says anything of it, and `up` checks it. */
 export const unknown = Symbol("not known during a preview");

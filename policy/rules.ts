@@ -26,12 +26,20 @@ export interface StackSettings {
   readonly environment: string;
   /** consul:servers.metadataTokens, where it is set. */
   readonly metadataTokens?: string | undefined;
+  /** consul:certificates.caGeneration, the generation of the authority that signs; the first one unless set. */
+  readonly caGeneration?: number | undefined;
 }
 
 /** The settings that the rules need, out of those of a stack. `get` gives the text of a setting, as Pulumi keeps it. */
-export function stackSettings(get: (key: "environment" | "servers") => string | undefined): StackSettings {
-  const metadataTokens = at(JSON.parse(get("servers") ?? "{}"), "metadataTokens");
-  return { environment: get("environment") ?? "", metadataTokens: str(metadataTokens) };
+export function stackSettings(
+  get: (key: "environment" | "servers" | "certificates") => string | undefined,
+): StackSettings {
+  const block = (key: "servers" | "certificates") => JSON.parse(get(key) ?? "{}") as unknown;
+  return {
+    environment: get("environment") ?? "",
+    metadataTokens: str(at(block("servers"), "metadataTokens")),
+    caGeneration: Number(at(block("certificates"), "caGeneration") ?? 1),
+  };
 }
 
 export interface Rule {
@@ -247,9 +255,12 @@ export const rules: readonly Rule[] = [
   },
   {
     name: "protected-in-prod",
-    description: "In prod machines, data disks and the certificate authority cannot be deleted or replaced.",
-    resource: (seen, { environment }) => {
-      const precious = isInstance(seen) || isDisk(seen) || isAuthority(seen);
+    description:
+      "In prod machines, data disks and the certificate authority that signs cannot be deleted or replaced. " +
+      "An authority that signs no more is about to go.",
+    resource: (seen, { environment, caGeneration = 1 }) => {
+      const signs = isAuthority(seen) && seen.name.endsWith(`-${caGeneration}`);
+      const precious = isInstance(seen) || isDisk(seen) || signs;
       return when(environment === "prod" && precious && !seen.protect, "is not protected: set consul:servers.protect");
     },
   },

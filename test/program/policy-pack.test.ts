@@ -104,7 +104,7 @@ describe("the policy pack in its own process", () => {
     const names = async (stack: string) =>
       (await analyze(disk, disk.urn.replace("urn:pulumi:prod::", `urn:pulumi:${stack}::`))).map((d) => d.policyname);
     deepEqual(await names("prod"), ["protected-in-prod"]);
-    deepEqual(await names("prod-cluster-b"), ["protected-in-prod"]);
+    deepEqual(await names("prod-agents"), ["protected-in-prod"]);
     deepEqual(await names("dev"), []);
   });
 

@@ -130,7 +130,16 @@ const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] 
     "encrypted-disks",
     (all) => set(first(all, instance), "dataDisks", [{ size: 20 }]),
   ],
-  ["makes metadata tokens optional", "metadata-tokens", (all) => set(first(all, instance), "httpTokens", "optional")],
+  [
+    "makes metadata tokens optional without the setting",
+    "metadata-tokens",
+    (all) => set(first(all, instance), "httpTokens", "optional"),
+  ],
+  [
+    "leaves metadata tokens to the cloud",
+    "metadata-tokens",
+    (all) => set(first(all, instance), "httpTokens", undefined),
+  ],
   [
     "opens a rule to the world",
     "no-world-open-rule",
@@ -198,6 +207,44 @@ const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] 
     "nothing-privileged",
     (all) =>
       void all.push(extra("kubernetes:apps/v1:Deployment", { spec: { template: { spec: { hostNetwork: true } } } })),
+  ],
+  [
+    "puts another Job on the host's network",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), "metadata.labels", { "app.kubernetes.io/component": "server-roll" }),
+  ],
+  [
+    "calls another workload by the label of the Job that makes tokens",
+    "nothing-privileged",
+    (all) => {
+      const { metadata, spec } = first(all, "Job").props;
+      all.push(extra("kubernetes:apps/v1:Deployment", { metadata, spec }));
+    },
+  ],
+  [
+    "lets the Job that makes tokens run as root",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${pod}.securityContext.runAsNonRoot`, false),
+  ],
+  [
+    "lets its container run as root",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.securityContext.runAsNonRoot`, false),
+  ],
+  [
+    "lets it mount a path of the host",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${pod}.volumes.0.hostPath`, { path: "/var/lib" }),
+  ],
+  [
+    "lets it open a port of the host",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.ports`, [{ containerPort: 8080 }]),
+  ],
+  [
+    "gives it the agents' capabilities",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.securityContext.capabilities.add`, ["CHOWN"]),
   ],
   [
     "puts the gossip key into the ConfigMap",
@@ -445,6 +492,41 @@ describe("the policy pack", () => {
       "protected-in-prod",
       "servers-spread-over-zones",
     ]);
+  });
+
+  it("allows metadata without tokens where the setting says so, and nothing looser than that", async () => {
+    const all = await resourcesOf("prod");
+    const optional = { ...prod, metadataTokens: "optional" };
+    for (const httpTokens of ["optional", "required"]) {
+      set(first(all, instance), "httpTokens", httpTokens);
+      deepEqual(violations(all, optional), []);
+    }
+    set(first(all, instance), "httpTokens", undefined);
+    deepEqual(brokenRules(all, optional), ["metadata-tokens"]);
+    deepEqual(
+      stackSettings(
+        (key) =>
+          ({ environment: "dev", servers: '{"metadataTokens":"optional"}', certificates: '{"caGeneration":2}' })[key],
+      ),
+      { environment: "dev", metadataTokens: "optional", caGeneration: 2 },
+    );
+    deepEqual(
+      stackSettings(() => undefined),
+      { environment: "", metadataTokens: "", caGeneration: 1 },
+    );
+  });
+
+  it("wants the authority that signs protected, not one before or after it", async () => {
+    const all = await resourcesOf("prod");
+    const second = { ...prod, caGeneration: 2 };
+    const of = (generation: number, protect: boolean) => ({
+      ...first(all, "PrivateKey", "-ca-key-1"),
+      name: `consul-trust-ca-key-${generation}`,
+      protect,
+    });
+    deepEqual(violations([of(1, false), of(2, true)], second), []);
+    deepEqual(brokenRules([of(1, true), of(2, false)], second), ["protected-in-prod"]);
+    deepEqual(brokenRules([of(1, false), of(2, true)], prod), ["protected-in-prod"]);
   });
 
   it("counts in-cluster servers and wants them spread over zones in prod", () => {
