@@ -66,7 +66,7 @@ function pem(what: string, name: string): string {
   return `-----BEGIN ${what}-----\n${name}\n-----END ${what}-----\n`;
 }
 
-/** Made-up outputs of the stack prod, for stacks that refer to prod. */
+/** Made-up outputs of the stack prod. */
 export const prodOutputs: Readonly<Record<string, unknown>> = {
   outputsVersion: 1,
   environment: "prod",
@@ -85,21 +85,34 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   daysLeft: { ca: 3650, serverCertificate: 3650, gossipKey: 3650 },
 };
 
+/** Made-up outputs of the stack prod-servers, for prod-agents. */
+export const prodServersOutputs: Readonly<Record<string, unknown>> = {
+  ...prodOutputs,
+  datacenter: "aly-consul-sh",
+  retryJoin: ["10.18.190.28", "10.18.190.40", "10.18.190.70"],
+  serverUrls: ["https://10.18.190.28:8501", "https://10.18.190.40:8501", "https://10.18.190.70:8501"],
+};
+
+/** A run with its configuration and every secret in it. */
+export interface FixtureRun extends ProgramRun {
+  readonly config: Readonly<Record<string, string>>;
+  readonly secrets: ReadonlySet<string>;
+}
+
 /** The environments whose resources are committed in test/expected. */
-export const environments = ["prod", "dev", "local", "prod-cluster-b"] as const;
+export const environments = ["dev", "staging", "prod", "prod-servers", "prod-agents", "local"] as const;
 
 /**
  * Runs the program for a committed stack file with made-up providers.
  * @param change edits the configuration first
- * @returns the run, and every secret in it
  */
 export async function runFixture(
   environment: string,
   change: (config: Record<string, string>) => void = () => undefined,
-  providers = new FixtureProviders(prodOutputs),
-): Promise<ProgramRun & { readonly secrets: ReadonlySet<string> }> {
+  providers = new FixtureProviders(prodServersOutputs),
+): Promise<FixtureRun> {
   const config = stackConfig(environment);
   change(config);
   const run = await runProgram(environment, config, providers);
-  return { ...run, secrets: providers.secrets };
+  return { ...run, config, secrets: providers.secrets };
 }

@@ -4,7 +4,7 @@ import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
 import { tokenUuid } from "../consul/secrets";
 import type { Seen } from "../policy/resources";
-import { Violation, violations } from "../policy/rules";
+import { stackSettings, Violation, violations } from "../policy/rules";
 import { runCommand } from "./command";
 import { committedText, expectedText } from "./expected";
 import { runFixture } from "./fixtures";
@@ -76,7 +76,10 @@ export async function preview(stack: string, committed = committedText(stack)): 
     stack,
     resources,
     differences: committed === undefined ? undefined : compare(read(committed), resources),
-    violations: violations(run.resources.map(asSeen), String(run.outputs.environment?.value)),
+    violations: violations(
+      run.resources.map(asSeen),
+      stackSettings((key) => run.config[`consul:${key}`]),
+    ),
   };
 }
 

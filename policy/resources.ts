@@ -18,22 +18,33 @@ export const isConfigMap = ({ type }: Seen) => /^kubernetes:core\/v1:ConfigMap(P
 export const isSecret = ({ type }: Seen) => type === "kubernetes:core/v1:Secret";
 export const isAuthority = ({ type, name }: Seen) =>
   /^tls:index\/(privateKey|selfSignedCert):/.test(type) && name.includes("-ca-");
-const component = ({ props }: Seen) => at(props, "metadata", "labels", "app.kubernetes.io/component");
-export const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && component(seen) === "agent";
+const isComponent = ({ props }: Seen, component: string) =>
+  !isNot(at(props, "metadata", "labels", "app.kubernetes.io/component"), component);
+export const isAgents = (seen: Seen) => seen.type === "kubernetes:apps/v1:DaemonSet" && isComponent(seen, "agent");
+/** The Job that makes tokens at the servers: where they are machines, they let in nodes alone, and not pods. */
+export const isTokensJob = (seen: Seen) =>
+  seen.type === "kubernetes:batch/v1:Job" && isComponent(seen, "access-tokens");
 export const isServerSet = (seen: Seen) =>
-  seen.type === "kubernetes:apps/v1:StatefulSet" && component(seen) === "server";
+  seen.type === "kubernetes:apps/v1:StatefulSet" && isComponent(seen, "server");
 
-/** The value at a path, or undefined where there is none. */
+/** Stands for a value that a preview cannot know yet: no rule says anything of it, and `up` checks it. */
+export const unknown = Symbol("not known during a preview");
+
+/** The value at a path, undefined where there is none, `unknown` where it or what it would be in is not known yet. */
 export function at(value: unknown, ...path: string[]): unknown {
-  return path.reduce<unknown>((here, key) => (isRecord(here) ? here[key] : undefined), value);
+  return path.reduce<unknown>((here, key) => (isRecord(here) ? here[key] : here === unknown ? here : undefined), value);
 }
+/** Whether a value is known, and is none of those that are right. */
+export const isNot = (value: unknown, ...right: unknown[]) => value !== unknown && !right.includes(value);
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return value !== null && typeof value === "object" && !Array.isArray(value);
 }
-/** A text; "" for anything else. */
+/** A text; "" for anything else, which may be a value that is not known yet. */
 export const str = (value: unknown) => (typeof value === "string" ? value : "");
+/** The entries of a list; none for anything else. */
+export const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 /** The objects in a list; none for anything else. */
-export const records = (value: unknown) => (Array.isArray(value) ? value.filter(isRecord) : []);
+export const records = (value: unknown) => list(value).filter(isRecord);
 
 /** The pod that a workload of any kind makes. */
 export function podSpec({ type, props }: Seen): Record<string, unknown> | undefined {

@@ -5,25 +5,50 @@ import {
   isAuthority,
   isDisk,
   isInstance,
-  isRecord,
+  isNot,
   isServerSet,
+  isTokensJob,
+  list,
   podSpec,
   records,
   Seen,
   str,
+  unknown,
   when,
 } from "./resources";
 import { leakedSecrets, plainSecrets } from "./secrets";
 
 /** The rules of the policy pack as plain functions over plain values, so that tests and `npm run preview` run the same. */
 
+/** The settings of a stack that say which rules hold there. */
+export interface StackSettings {
+  /** consul:environment. */
+  readonly environment: string;
+  /** consul:servers.metadataTokens, where it is set. */
+  readonly metadataTokens?: string | undefined;
+  /** consul:certificates.caGeneration, the generation of the authority that signs; the first one unless set. */
+  readonly caGeneration?: number | undefined;
+}
+
+/** The settings that the rules need, out of those of a stack. `get` gives the text of a setting, as Pulumi keeps it. */
+export function stackSettings(
+  get: (key: "environment" | "servers" | "certificates") => string | undefined,
+): StackSettings {
+  const block = (key: "servers" | "certificates") => JSON.parse(get(key) ?? "{}") as unknown;
+  return {
+    environment: get("environment") ?? "",
+    metadataTokens: str(at(block("servers"), "metadataTokens")),
+    caGeneration: Number(at(block("certificates"), "caGeneration") ?? 1),
+  };
+}
+
 export interface Rule {
   readonly name: string;
   readonly description: string;
   /** What is wrong with one resource, each as a sentence; checked before the resource is touched. */
-  readonly resource?: (seen: Seen, environment: string) => string[];
+  readonly resource?: (seen: Seen, settings: StackSettings) => string[];
   /** What is wrong with all of them together; checked at the end of a preview or update. */
-  readonly stack?: (seen: readonly Seen[], environment: string) => string[];
+  readonly stack?: (seen: readonly Seen[], settings: StackSettings) => string[];
 }
 
 /** One breach of a rule. */
@@ -34,13 +59,13 @@ export interface Violation {
   readonly message: string;
 }
 
-/** Every breach of every rule, as the engine would find them one by one. `environment` is consul:environment. */
-export function violations(seen: readonly Seen[], environment: string, from: readonly Rule[] = rules): Violation[] {
-  return from.flatMap((rule) => [
+/** Every breach of every rule, as the engine would find them one by one. */
+export function violations(seen: readonly Seen[], settings: StackSettings): Violation[] {
+  return rules.flatMap((rule) => [
     ...seen.flatMap((one) =>
-      (rule.resource?.(one, environment) ?? []).map((message) => ({ rule: rule.name, urn: one.urn, message })),
+      (rule.resource?.(one, settings) ?? []).map((message) => ({ rule: rule.name, urn: one.urn, message })),
     ),
-    ...(rule.stack?.(seen, environment) ?? []).map((message) => ({ rule: rule.name, message })),
+    ...(rule.stack?.(seen, settings) ?? []).map((message) => ({ rule: rule.name, message })),
   ]);
 }
 
@@ -48,6 +73,29 @@ const zone = ({ props }: Seen) => str(props.availabilityZone);
 
 /** The capabilities that a container may add: with them it gives a directory to Consul's user before Consul starts. */
 const allowedCapabilities = ["CHOWN", "DAC_OVERRIDE"];
+
+/**
+ * What the Job that makes tokens would have beyond an address of its node's: servers on machines let in the nodes'
+ * networks alone, so the Job needs such an address, and nothing else of the node.
+ */
+function morePrivilegesThanAddress(pod: Record<string, unknown>): string[] {
+  const context = (container: unknown, key: string) =>
+    at(container, "securityContext", key) ?? at(pod, "securityContext", key);
+  return [
+    ...when(
+      records(pod.volumes).some((volume) => isNot(volume.hostPath, undefined)),
+      "mounts a path of the host",
+    ),
+    ...containers(pod).flatMap((container) => {
+      const name = `container ${str(container.name)}`;
+      return [
+        ...when(isNot(context(container, "runAsNonRoot"), true), `${name} may run as root`),
+        ...when(isNot(container.ports, undefined), `${name} opens ports of the host`),
+        ...list(at(container, "securityContext", "capabilities", "add")).map((one) => `${name} adds ${str(one)}`),
+      ];
+    }),
+  ];
+}
 
 /** The node affinities that agents may have: they keep agents off nodes without a Linux machine behind them. */
 const allowedAffinity: Readonly<Record<string, string>> = {
@@ -61,25 +109,31 @@ export const rules: readonly Rule[] = [
     name: "odd-number-of-servers",
     description: "Three or five servers: an even number tolerates no more failures than one less, and costs more.",
     stack: (all) => {
-      const sets = all.filter(isServerSet).map(({ props }) => Number(at(props, "spec", "replicas") ?? 1));
-      const count = all.filter(isInstance).length + sets.reduce((sum, n) => sum + n, 0);
+      const sets = all.filter(isServerSet).map(({ props }) => at(props, "spec", "replicas") ?? 1);
+      if (sets.includes(unknown)) return [];
+      const count = all.filter(isInstance).length + sets.reduce<number>((sum, n) => sum + Number(n), 0);
       return when(count > 0 && count !== 3 && count !== 5, `${count} servers: have 3 or 5`);
     },
   },
   {
     name: "servers-spread-over-zones",
     description: "In prod no zone holds a majority of the servers, or its failure is the cluster's.",
-    stack: (all, environment) => {
+    stack: (all, { environment }) => {
       const machines = environment === "prod" ? all.filter(isInstance) : [];
-      return [...new Set(machines.map(zone))].flatMap((name) => {
+      const zones = new Set(machines.map(zone).filter((name) => name !== ""));
+      return [...zones].flatMap((name) => {
         const here = machines.filter((machine) => zone(machine) === name).length;
         return when(2 * here > machines.length, `${here} of ${machines.length} servers are in ${name}: spread them`);
       });
     },
-    resource: (seen, environment) => {
-      if (environment !== "prod" || !isServerSet(seen)) return [];
-      const keys = records(podSpec(seen)?.topologySpreadConstraints).map(({ topologyKey }) => topologyKey);
-      return when(!keys.includes("topology.kubernetes.io/zone"), "no topologySpreadConstraint over zones");
+    resource: (seen, { environment }) => {
+      const constraints = at(podSpec(seen), "topologySpreadConstraints");
+      if (environment !== "prod" || !isServerSet(seen) || constraints === unknown) return [];
+      const keys = list(constraints).map((constraint) => at(constraint, "topologyKey"));
+      return when(
+        keys.every((key) => isNot(key, "topology.kubernetes.io/zone")),
+        "no topologySpreadConstraint over zones",
+      );
     },
   },
   {
@@ -88,17 +142,18 @@ export const rules: readonly Rule[] = [
     resource: (seen) => {
       const { type, props } = seen;
       if (isInstance(seen)) {
-        const open = Number(props.internetMaxBandwidthOut ?? 0) > 0 || props.allocatePublicIp === true;
+        const bandwidth = at(props, "internetMaxBandwidthOut") ?? 0;
+        const open = (bandwidth !== unknown && Number(bandwidth) > 0) || props.allocatePublicIp === true;
         return when(open, "the machine would have a public address: internetMaxBandwidthOut must be 0");
       }
       if (type.startsWith("alicloud:ecs/eip")) return ["an elastic IP is a public address"];
       if (type !== "kubernetes:core/v1:Service") return [];
       const annotation = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type";
       const balancer = at(props, "spec", "type") === "LoadBalancer";
-      const intranet = at(props, "metadata", "annotations", annotation) === "intranet";
+      const isPublic = isNot(at(props, "metadata", "annotations", annotation), "intranet");
       return [
-        ...when(balancer && !intranet, `a LoadBalancer is public unless it has the annotation ${annotation}: intranet`),
-        ...when(at(props, "spec", "externalIPs") !== undefined, "externalIPs are addresses from outside"),
+        ...when(balancer && isPublic, `a LoadBalancer is public unless it has the annotation ${annotation}: intranet`),
+        ...when(isNot(at(props, "spec", "externalIPs"), undefined), "externalIPs are addresses from outside"),
       ];
     },
   },
@@ -106,12 +161,15 @@ export const rules: readonly Rule[] = [
     name: "encrypted-disks",
     description: "System disks and data disks are encrypted: raft data holds tokens and certificates.",
     resource: (seen) => {
-      if (isDisk(seen)) return when(seen.props.encrypted !== true, "the disk is not encrypted: set encrypted");
+      if (isDisk(seen)) return when(isNot(seen.props.encrypted, true), "the disk is not encrypted: set encrypted");
       if (!isInstance(seen)) return [];
       return [
-        ...when(seen.props.systemDiskEncrypted !== true, "the system disk is not encrypted: set systemDiskEncrypted"),
         ...when(
-          records(seen.props.dataDisks).some(({ encrypted }) => encrypted !== true),
+          isNot(seen.props.systemDiskEncrypted, true),
+          "the system disk is not encrypted: set systemDiskEncrypted",
+        ),
+        ...when(
+          records(seen.props.dataDisks).some(({ encrypted }) => isNot(encrypted, true)),
           "a data disk of the machine is not encrypted",
         ),
       ];
@@ -119,8 +177,16 @@ export const rules: readonly Rule[] = [
   },
   {
     name: "metadata-tokens",
-    description: "The metadata service, which hands out user data, answers only requests with a token.",
-    resource: (seen) => when(isInstance(seen) && seen.props.httpTokens !== "required", "httpTokens must be required"),
+    description:
+      "The metadata service, which hands out user data, answers only requests with a token, unless the setting " +
+      "metadataTokens says optional: an image with an old cloud-init gets its user data in no other way.",
+    resource: (seen, { metadataTokens }) => {
+      const allowed = metadataTokens === "optional" ? ["required", "optional"] : ["required"];
+      return when(
+        isInstance(seen) && isNot(seen.props.httpTokens, ...allowed),
+        `httpTokens must be ${allowed.join(" or ")}`,
+      );
+    },
   },
   {
     name: "no-world-open-rule",
@@ -138,7 +204,7 @@ export const rules: readonly Rule[] = [
             : [];
       // No network of one's own is wider than a /8; 0.0.0.0/0 can also be written as two halves.
       const open = cidrs.filter((cidr) => typeof cidr === "string" && Number(cidr.split("/")[1] ?? 128) < 8);
-      const [first, last] = str(props.portRange).split("/");
+      const [first, last] = props.portRange === unknown ? [] : str(props.portRange).split("/");
       return [
         ...open.map((cidr) => `lets in ${str(cidr)}: name the networks that need it`),
         ...when(cidrs.length > 0 && first !== last, `opens the ports ${str(props.portRange)}: one rule per port`),
@@ -155,21 +221,26 @@ export const rules: readonly Rule[] = [
       const sockets = records(pod.volumes).map((volume) => str(at(volume, "hostPath", "path")));
       return [
         ...when(pod.hostPID === true || pod.hostIPC === true, "shares the host's processes or memory"),
-        ...when(pod.hostNetwork === true && !isAgents(seen), "is on the host's network, which only agents need"),
+        ...when(
+          pod.hostNetwork === true && !isAgents(seen) && !isTokensJob(seen),
+          "is on the host's network, which only agents and the Job that makes tokens need",
+        ),
+        ...(isTokensJob(seen) ? morePrivilegesThanAddress(pod) : []),
         ...sockets.filter((path) => /^\/$|\.sock$/.test(path)).map((path) => `mounts ${path} of the host`),
         ...containers(pod).flatMap((container) => {
-          const context = isRecord(container.securityContext) ? container.securityContext : {};
+          const context = (...path: string[]) => at(container, "securityContext", ...path);
           const name = `container ${str(container.name)}`;
-          const drop = at(context, "capabilities", "drop");
-          const add = at(context, "capabilities", "add");
-          const added = (Array.isArray(add) ? add : []).filter((one) => !allowedCapabilities.includes(str(one)));
+          const drop = context("capabilities", "drop");
+          const dropsAll =
+            drop === unknown || (Array.isArray(drop) && (drop.includes("ALL") || drop.includes(unknown)));
+          const added = list(context("capabilities", "add")).filter((one) => isNot(one, ...allowedCapabilities));
           return [
-            ...when(context.privileged === true, `${name} is privileged`),
+            ...when(context("privileged") === true, `${name} is privileged`),
             ...when(
-              context.allowPrivilegeEscalation !== false,
+              isNot(context("allowPrivilegeEscalation"), false),
               `${name} may gain privileges: allowPrivilegeEscalation`,
             ),
-            ...when(!(Array.isArray(drop) && drop.includes("ALL")), `${name} does not drop ALL capabilities`),
+            ...when(!dropsAll, `${name} does not drop ALL capabilities`),
             ...when(added.length > 0, `${name} adds ${added.join(", ")}`),
           ];
         }),
@@ -184,9 +255,12 @@ export const rules: readonly Rule[] = [
   },
   {
     name: "protected-in-prod",
-    description: "In prod machines, data disks and the certificate authority cannot be deleted or replaced.",
-    resource: (seen, environment) => {
-      const precious = isInstance(seen) || isDisk(seen) || isAuthority(seen);
+    description:
+      "In prod machines, data disks and the certificate authority that signs cannot be deleted or replaced. " +
+      "An authority that signs no more is about to go.",
+    resource: (seen, { environment, caGeneration = 1 }) => {
+      const signs = isAuthority(seen) && seen.name.endsWith(`-${caGeneration}`);
+      const precious = isInstance(seen) || isDisk(seen) || signs;
       return when(environment === "prod" && precious && !seen.protect, "is not protected: set consul:servers.protect");
     },
   },
@@ -194,17 +268,20 @@ export const rules: readonly Rule[] = [
     name: "pinned-versions",
     description: "Machine and container images are ones that stay: the same program is the same cluster.",
     resource: (seen) => {
-      const image = str(seen.props.imageId);
-      if (isInstance(seen)) return when(!/_\d{8}\b|^m-[a-z0-9]+$/.test(image), `${image} is not a dated or own image`);
+      const stays = (image: unknown, kind: RegExp) => image === unknown || kind.test(str(image));
+      if (isInstance(seen)) {
+        const { imageId } = seen.props;
+        return when(!stays(imageId, /_\d{8}\b|^m-[a-z0-9]+$/), `${str(imageId)} is not a dated or own image`);
+      }
       const pinned = /(:[^/:@]*\d+\.\d+\.\d+[^/:@]*|@sha256:[0-9a-f]{64})$/;
-      const images = containers(podSpec(seen)).map((container) => str(container.image));
-      return images.filter((one) => !pinned.test(one)).map((one) => `${one} is not a full version or a digest`);
+      const images = containers(podSpec(seen)).map(({ image }) => image);
+      return images.filter((one) => !stays(one, pinned)).map((one) => `${str(one)} is not a full version or a digest`);
     },
   },
   {
     name: "no-ui-ingress-in-prod",
     description: "The UI of a production cluster is not published by an Ingress or a Gateway.",
-    resource: ({ type }, environment) => {
+    resource: ({ type }, { environment }) => {
       const publishes = /^kubernetes:.*:(Ingress|HTTPRoute|TLSRoute|GRPCRoute)$/.test(type);
       return when(environment === "prod" && publishes, `a ${type.split(":").pop() ?? ""} in prod: use a port-forward`);
     },
@@ -214,22 +291,28 @@ export const rules: readonly Rule[] = [
     description: "An agent on each real node, tainted or not: a pod whose node has none cannot register.",
     resource: (seen) => {
       if (!isAgents(seen)) return [];
-      const pod = podSpec(seen) ?? {};
-      const everywhere = records(pod.tolerations).some(
-        ({ key, effect, operator }) => key === undefined && effect === undefined && operator === "Exists",
-      );
+      const pod = podSpec(seen);
+      if (!pod) return [];
+      const everywhere =
+        pod.tolerations === unknown ||
+        list(pod.tolerations).some((toleration) => {
+          const [key, effect, operator] = ["key", "effect", "operator"].map((name) => at(toleration, name));
+          return !isNot(key, undefined) && !isNot(effect, undefined) && !isNot(operator, "Exists");
+        });
       const required = at(pod, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution");
       const expressions = records(at(required, "nodeSelectorTerms")).flatMap((term) => records(term.matchExpressions));
       const others = expressions.filter(
-        ({ key, operator, values }) => allowedAffinity[str(key)] !== `${str(operator)} ${JSON.stringify(values)}`,
+        ({ key, operator, values }) =>
+          ![key, operator, values, ...list(values)].includes(unknown) &&
+          allowedAffinity[str(key)] !== `${str(operator)} ${JSON.stringify(values)}`,
       );
       return [
         ...when(
-          pod.hostNetwork !== true,
+          isNot(pod.hostNetwork, true),
           "is not on the host's network: pods look for the agent at their node's address",
         ),
-        ...when(pod.dnsPolicy !== "ClusterFirstWithHostNet", "dnsPolicy must be ClusterFirstWithHostNet"),
-        ...when(pod.nodeSelector !== undefined, "nodeSelector leaves nodes without an agent"),
+        ...when(isNot(pod.dnsPolicy, "ClusterFirstWithHostNet"), "dnsPolicy must be ClusterFirstWithHostNet"),
+        ...when(isNot(pod.nodeSelector, undefined), "nodeSelector leaves nodes without an agent"),
         ...when(!everywhere, "does not tolerate every taint: tainted nodes would have no agent"),
         ...others.map(({ key }) => `node affinity over ${str(key)} leaves nodes without an agent`),
       ];

@@ -18,7 +18,8 @@ export type Tool =
   | "kwok"
   | "coredns"
   | "promtool"
-  | "compose";
+  | "compose"
+  | "actionlint";
 
 interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
@@ -53,6 +54,7 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
     tags: "remove_all_sd",
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
+  actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
 };
 
 /**

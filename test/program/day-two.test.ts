@@ -124,11 +124,11 @@ describe("day two of the whole program", () => {
   });
 
   it("lets agents of another stack be older than their servers, not newer", async () => {
-    const at = (version: string) => runFixture("prod-cluster-b", (config) => void (config["consul:version"] = version));
+    const at = (version: string) => runFixture("prod-agents", (config) => void (config["consul:version"] = version));
     await at("1.22.6");
     await rejects(
       at("1.22.8"),
-      /consul:version is 1.22.8, but the servers of organization\/consul\/prod run 1.22.7: update that stack first/,
+      /consul:version is 1.22.8, but the servers of organization\/consul\/prod-servers run 1.22.7: update that stack first/,
     );
   });
 

@@ -1,13 +1,14 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { stubDomain } from "../../components/kubernetes/stub-domain";
 import { runFixture } from "../../local/fixtures";
+import { plain } from "./edit";
 
 const withDns = (dns: object, environment = "prod") =>
   runFixture(environment, (config) => void (config["consul:dns"] = JSON.stringify(dns)));
 
 describe("DNS for pods in the program", () => {
   it("is a Service that stays on the asker's node, and a snippet to put into CoreDNS", async () => {
-    const { resources, outputs } = await runFixture("prod");
+    const { resources, outputs } = await runFixture("prod", plain);
     const service = resources.find(({ name }) => name === "consul-dns-service");
     const spec = service?.inputs.spec as Record<string, unknown>;
     equal(spec.internalTrafficPolicy, "Local");

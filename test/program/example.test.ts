@@ -89,7 +89,7 @@ describe("the example's stack in another repository", function () {
   });
 
   it("has nothing in it that the Consul stack's policy pack would refuse", async () => {
-    deepEqual(violations((await run()).resources.map(asSeen), "prod"), []);
+    deepEqual(violations((await run()).resources.map(asSeen), { environment: "prod" }), []);
   });
 
   it("gives its own outputs in the clear: nothing in them is secret", async () => {

@@ -6,13 +6,14 @@ import { grantOwner } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
 import { runFixture } from "../../local/fixtures";
-import { edit } from "./edit";
+import { edit, plain } from "./edit";
 
 const orders = { name: "orders", namespace: "shop", services: ["orders"], kv: { read: ["config/orders/"] } };
 const billing = { name: "billing", namespace: "finance", services: ["billing"] };
 
 const run = (settings: Record<string, unknown>, stack: Parameters<typeof runFixture>[0] = "prod") =>
   runFixture(stack, (config) => {
+    plain(config);
     for (const [key, value] of Object.entries(settings)) config[`consul:${key}`] = JSON.stringify(value);
   });
 
@@ -117,11 +118,11 @@ describe("applications", () => {
   });
 
   it("of a stack with agents alone are kept apart from those of the stack that has the servers", async () => {
-    const made = await run({ apps: [orders] }, "prod-cluster-b");
+    const made = await run({ apps: [orders] }, "prod-agents");
     const text = JSON.stringify(named(made, "consul-access-job").inputs);
-    ok(text.includes(`"value":"${grantOwner({ project: "consul", stack: "prod-cluster-b" })}"`));
+    ok(text.includes(`"value":"${grantOwner({ project: "consul", stack: "prod-agents" })}"`));
     ok(!text.includes(grantOwner({ project: "consul", stack: "prod" })));
-    ok(text.includes("https://10.16.190.28:8501"));
+    ok(text.includes("https://10.18.190.28:8501"));
     ok("management-token" in data(named(made, "consul-access-secrets")));
   });
 });

@@ -1,5 +1,5 @@
 import { deepEqual, equal, ok } from "assert/strict";
-import { ChildProcess, spawn } from "child_process";
+import { spawn } from "child_process";
 import { once } from "events";
 import { join } from "path";
 import { createInterface } from "readline";
@@ -24,28 +24,38 @@ const unknownText = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
 
 /** The policy pack in a process of its own, started as Pulumi's CLI starts it. This test plays the engine. */
 describe("the policy pack in its own process", () => {
-  let pack: ChildProcess;
-  let client: AnalyzerClient;
+  let pack: Awaited<ReturnType<typeof start>>;
   let resources: readonly Registered[];
+
+  /** Starts the pack in a stack that has these settings. */
+  async function start(config: Readonly<Record<string, string>>) {
+    const runner = require.resolve("@pulumi/pulumi/cmd/run-policy-pack");
+    const names = { PULUMI_NODEJS_PROJECT: "consul", PULUMI_NODEJS_STACK: "prod" };
+    const env = { ...process.env, PULUMI_CONFIG: JSON.stringify(config), ...names };
+    const child = spawn(process.execPath, [runner, "127.0.0.1:1", "."], { cwd: join(programDir, "policy"), env });
+    child.stderr.pipe(process.stderr);
+    const [port] = (await once(createInterface(child.stdout), "line")) as [string];
+    const client = new AnalyzerClient(`127.0.0.1:${port}`, credentials.createInsecure());
+    const stop = () => {
+      client.close();
+      child.kill();
+    };
+    return { client, stop };
+  }
 
   before(async () => {
     resources = (await runFixture("prod")).resources;
-    const runner = require.resolve("@pulumi/pulumi/cmd/run-policy-pack");
-    const env = { ...process.env, PULUMI_CONFIG: "{}", PULUMI_NODEJS_PROJECT: "consul", PULUMI_NODEJS_STACK: "prod" };
-    pack = spawn(process.execPath, [runner, "127.0.0.1:1", "."], { cwd: join(programDir, "policy"), env });
-    pack.stderr?.pipe(process.stderr);
-    ok(pack.stdout);
-    const [port] = (await once(createInterface(pack.stdout), "line")) as [string];
-    client = new AnalyzerClient(`127.0.0.1:${port}`, credentials.createInsecure());
+    pack = await start({});
   });
 
-  after(() => {
-    client.close();
-    pack.kill();
-  });
+  after(() => pack.stop());
 
   /** The pack's objections to one resource, before the resource is touched. */
-  function analyze(resource: Registered, urn = resource.urn): Promise<AnalyzeDiagnostic.AsObject[]> {
+  function analyze(
+    resource: Registered,
+    urn = resource.urn,
+    client = pack.client,
+  ): Promise<AnalyzeDiagnostic.AsObject[]> {
     const request = new AnalyzeRequest();
     request.setType(resource.type);
     request.setName(resource.name);
@@ -66,7 +76,7 @@ describe("the policy pack in its own process", () => {
       entry.setOptions(optionsOf(resource));
       request.addResources(entry);
     }
-    return said((done) => client.analyzeStack(request, done));
+    return said((done) => pack.client.analyzeStack(request, done));
   }
 
   const find = (type: string) => {
@@ -104,18 +114,40 @@ describe("the policy pack in its own process", () => {
     const names = async (stack: string) =>
       (await analyze(disk, disk.urn.replace("urn:pulumi:prod::", `urn:pulumi:${stack}::`))).map((d) => d.policyname);
     deepEqual(await names("prod"), ["protected-in-prod"]);
-    deepEqual(await names("prod-cluster-b"), ["protected-in-prod"]);
+    deepEqual(await names("prod-agents"), ["protected-in-prod"]);
     deepEqual(await names("dev"), []);
   });
 
-  it("says of what a preview cannot know that it will be checked later, and refuses nothing for it", async () => {
+  it("says nothing of what a preview cannot know, of a resource or of the stack, and holds for all that is known", async () => {
     const config = find("ConfigMap");
     config.inputs.data = unknownText;
-    const diagnostics = await analyze(config);
-    ok(diagnostics.length > 0);
-    for (const { enforcementlevel, message } of diagnostics) {
-      equal(enforcementlevel, EnforcementLevel.ADVISORY);
-      ok(message.includes("can't be known during preview"), message);
+    deepEqual(await analyze(config), []);
+    config.inputs.binaryData = { key: Buffer.from("-----BEGIN PRIVATE KEY-----").toString("base64") };
+    deepEqual(
+      (await analyze(config)).map(({ policyname, enforcementlevel }) => [policyname, enforcementlevel]),
+      [["no-plain-secrets", EnforcementLevel.MANDATORY]],
+    );
+    const hidden = resources.map((one) => ({
+      ...one,
+      inputs: Object.fromEntries(Object.keys(one.inputs).map((key) => [key, unknownText])),
+    }));
+    deepEqual(await analyzeStack(hidden), []);
+    for (const one of hidden) deepEqual(await analyze(one), [], one.urn);
+  });
+
+  it("knows the stack's settings from the engine", async () => {
+    const machine = find("Instance");
+    machine.inputs.httpTokens = "optional";
+    deepEqual(
+      (await analyze(machine)).map(({ policyname }) => policyname),
+      ["metadata-tokens"],
+    );
+    const servers = JSON.stringify({ metadataTokens: "optional" });
+    const other = await start({ "consul:environment": "prod", "consul:servers": servers });
+    try {
+      deepEqual(await analyze(machine, machine.urn, other.client), []);
+    } finally {
+      other.stop();
     }
   });
 });

@@ -4,8 +4,8 @@ import { guardMoves } from "../../components/ecs/moves";
 import { Registered, stackConfig } from "../../local/program";
 import { EcsServersSettings } from "../../settings";
 import { committedText, expectedText } from "../../local/expected";
-import { environments, FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
-import { edit } from "./edit";
+import { environments, FixtureProviders, prodServersOutputs, runFixture } from "../../local/fixtures";
+import { edit, plain } from "./edit";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));
@@ -173,7 +173,7 @@ describe("servers on ECS", () => {
   });
 
   it("let in RPC and gossip from servers and nodes, HTTPS from the API networks, and no one else", async () => {
-    const { resources } = await runFixture("prod");
+    const { resources } = await runFixture("prod", plain);
     const rules = ofType(resources, ":SecurityGroupRule").map(({ inputs }) => inputs);
     const open = rules.map((r) => [r.ipProtocol, r.portRange, r.cidrIp].join(" ")).sort();
     const peers = ["10.16.0.0/16", "10.16.190.28/32", "10.16.190.40/32", "10.16.190.70/32"];
@@ -254,7 +254,10 @@ describe("agents on Kubernetes", () => {
 
   it("get another ConfigMap name from another setting, and the earlier one back with it", async () => {
     const name = async (level: string) => {
-      const { resources } = await runFixture("prod", (config) => void (config["consul:logLevel"] = level));
+      const { resources } = await runFixture("prod", (config) => {
+        plain(config);
+        config["consul:logLevel"] = level;
+      });
       return ofType(resources, ":ConfigMap").map(({ inputs }) => (inputs.metadata as { name: string }).name)[0];
     };
     const first = await name("info");
@@ -293,12 +296,12 @@ interface Manifest {
 
 describe("a stack of agents alone", () => {
   it("takes addresses, CA, gossip key and token from the servers' stack and makes no server", async () => {
-    const { resources, outputs } = await runFixture("prod-cluster-b");
+    const { resources, outputs } = await runFixture("prod-agents", plain);
     equal(ofType(resources, ":Instance").length, 0);
     equal(ofType(resources, ":RandomPassword").length, 0);
     const config = (ofType(resources, ":ConfigMap")[0]?.inputs.data as Record<string, string>)["consul.json"] ?? "";
-    deepEqual((JSON.parse(config) as { retry_join: unknown }).retry_join, prodOutputs.retryJoin);
-    equal((JSON.parse(config) as { datacenter: unknown }).datacenter, "aly-consul");
+    deepEqual((JSON.parse(config) as { retry_join: unknown }).retry_join, prodServersOutputs.retryJoin);
+    equal((JSON.parse(config) as { datacenter: unknown }).datacenter, "aly-consul-sh");
     equal(outputs.gossipKey?.secret, true);
     ok(ofType(resources, ":Secret")[0]?.secretInputs.includes("data"));
   });
@@ -307,22 +310,22 @@ describe("a stack of agents alone", () => {
     [
       "is missing altogether",
       {},
-      /stack organization\/consul\/prod has no output "outputsVersion": is it a stack of this Consul program/,
+      /stack organization\/consul\/prod-servers has no output "outputsVersion": is it a stack of this Consul program/,
     ],
     [
       "has another version",
-      { ...prodOutputs, outputsVersion: 99 },
+      { ...prodServersOutputs, outputsVersion: 99 },
       /gives outputs of version 99, this program reads version 1/,
     ],
     [
       "lacks a field",
-      { ...prodOutputs, gossipKey: undefined },
-      /stack organization\/consul\/prod has no output "gossipKey"/,
+      { ...prodServersOutputs, gossipKey: undefined },
+      /stack organization\/consul\/prod-servers has no output "gossipKey"/,
     ],
   ];
   for (const [what, outputs, message] of broken) {
     it(`says so when the contract ${what}`, async () => {
-      await rejects(runFixture("prod-cluster-b", undefined, new FixtureProviders(outputs)), message);
+      await rejects(runFixture("prod-agents", undefined, new FixtureProviders(outputs)), message);
     });
   }
 });

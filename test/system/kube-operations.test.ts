@@ -7,6 +7,7 @@ import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
 import { runFixture } from "../../local/fixtures";
+import { plain } from "../program/edit";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, zonedVolumes } from "./kube-objects";
 
@@ -31,6 +32,7 @@ const namespaceOf = (name: string): Manifest => ({ apiVersion: "v1", kind: "Name
 /** The Kubernetes objects of a stack that has these settings beside its own. */
 async function objects(stack: "prod" | "dev", settings: Record<string, unknown>, without: string[] = []) {
   const { resources } = await runFixture(stack, (config) => {
+    plain(config);
     for (const [key, value] of Object.entries(settings)) config[`consul:${key}`] = JSON.stringify(value);
     for (const key of without) Reflect.deleteProperty(config, `consul:${key}`);
   });

@@ -12,6 +12,7 @@ import { findConsul } from "../../local/consul-binary";
 import { Providers, Registered, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
 import { loadSettings } from "../../settings";
+import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
@@ -112,7 +113,7 @@ describe("changes of servers whose machines run", function () {
     const { resources, outputs } = await runProgram(
       "prod",
       {
-        ...stackConfig("prod"),
+        ...plainProd(),
         ...settings,
         "consul:downloadSha256": sums[changed["consul:version"] ?? version] ?? "",
         ...changed,

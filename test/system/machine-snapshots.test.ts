@@ -6,6 +6,7 @@ import { join } from "path";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
+import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { machinesUnavailable } from "./rootfs";
@@ -37,7 +38,7 @@ describe("snapshots on machines", function () {
 
   const servers = async (settings: Readonly<Record<string, string>>) => {
     const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul`, "consul:downloadSha256": sha256 };
-    const { resources } = await runProgram("prod", { ...stackConfig("prod"), ...mirror, ...settings }, providers);
+    const { resources } = await runProgram("prod", { ...plainProd(), ...mirror, ...settings }, providers);
     return resources
       .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
       .map(({ name, inputs }) => ({

@@ -6,6 +6,7 @@ import { join } from "path";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
+import { plainProd } from "../program/edit";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { machinesUnavailable } from "./rootfs";
@@ -44,7 +45,7 @@ async function describeServers(
   settings: Readonly<Record<string, string>>,
   servers: Readonly<Record<string, unknown>> = {},
 ): Promise<Described[]> {
-  const config: Record<string, string> = { ...stackConfig("prod"), ...settings };
+  const config: Record<string, string> = { ...plainProd(), ...settings };
   const given = JSON.parse(config["consul:servers"] ?? "{}") as Record<string, unknown>;
   config["consul:servers"] = JSON.stringify({ ...given, ...servers });
   const { resources } = await runProgram("prod", config, providers);

@@ -1,11 +1,11 @@
 import * as k8s from "@kubernetes/client-node";
 import assert from "assert/strict";
 import { runFixture } from "../../local/fixtures";
-import { edit } from "../program/edit";
+import { edit, plain } from "../program/edit";
 import { Kube, startKubeOrSkip } from "./kube";
 import { isKubernetesObject, Manifest, realNodes } from "./kube-objects";
 
-// What Pulumi.prod.yaml and Pulumi.prod-cluster-b.yaml put into a cluster, on a real API server with its controllers and
+// What Pulumi.prod.yaml and Pulumi.prod-agents.yaml put into a cluster, on a real API server with its controllers and
 // scheduler. At the end the same checks run on broken objects, to show that each can fail. kube-servers.test.ts has the
 // servers in Kubernetes.
 
@@ -21,6 +21,7 @@ interface Described {
 /** A stack's objects. A roll waits 1 s between pods, not prod's 10 s: eleven pods would take two minutes. */
 async function describeStack(stack: string, settings: Readonly<Record<string, string>> = {}): Promise<Described> {
   const { resources, secrets, outputs } = await runFixture(stack, (config) => {
+    plain(config);
     edit(config, "agents", (agents) => (agents.updatePace = { maxUnavailable: 1, minReadySeconds: 1 }));
     Object.assign(config, settings);
   });
@@ -236,7 +237,7 @@ describe("agents in the cluster, on a real API server", function () {
   });
 
   it("are the same on a second cluster, without its servers", async () => {
-    const second = await describeStack("prod-cluster-b");
+    const second = await describeStack("prod-agents");
     assert.deepEqual(await kube.apply(second.objects), []);
     await settled();
     await oneOnEachRealNode();

@@ -1,7 +1,7 @@
 import { deepEqual, equal, ok } from "assert/strict";
 import type { Seen } from "../../policy/resources";
-import { rules, violations } from "../../policy/rules";
-import { environments, runFixture } from "../../local/fixtures";
+import { rules, stackSettings, StackSettings, violations } from "../../policy/rules";
+import { environments, FixtureRun, runFixture } from "../../local/fixtures";
 import { asSeen } from "../../local/preview";
 
 type Mutable = Omit<Seen, "props" | "protect" | "type"> & {
@@ -19,9 +19,19 @@ async function resourcesOf(environment: string): Promise<Mutable[]> {
   return structuredClone(await run);
 }
 
-const brokenRules = (all: readonly Seen[], environment: string) => [
-  ...new Set(violations(all, environment).map(({ rule }) => rule)),
+const prod: StackSettings = { environment: "prod" };
+const dev: StackSettings = { environment: "dev" };
+
+const brokenRules = (all: readonly Seen[], settings: StackSettings) => [
+  ...new Set(violations(all, settings).map(({ rule }) => rule)),
 ];
+
+/** What the pack says of a run, with the settings of that run. */
+const objections = ({ resources, config }: FixtureRun) =>
+  violations(
+    resources.map(asSeen),
+    stackSettings((key) => config[`consul:${key}`]),
+  );
 
 function first(all: Mutable[], type: string, name = ""): Mutable {
   const found = all.find((one) => one.type.endsWith(`:${type}`) && one.name.includes(name));
@@ -120,7 +130,16 @@ const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] 
     "encrypted-disks",
     (all) => set(first(all, instance), "dataDisks", [{ size: 20 }]),
   ],
-  ["makes metadata tokens optional", "metadata-tokens", (all) => set(first(all, instance), "httpTokens", "optional")],
+  [
+    "makes metadata tokens optional without the setting",
+    "metadata-tokens",
+    (all) => set(first(all, instance), "httpTokens", "optional"),
+  ],
+  [
+    "leaves metadata tokens to the cloud",
+    "metadata-tokens",
+    (all) => set(first(all, instance), "httpTokens", undefined),
+  ],
   [
     "opens a rule to the world",
     "no-world-open-rule",
@@ -188,6 +207,44 @@ const spoiled: [what: string, rule: string, change: (all: Mutable[]) => void][] 
     "nothing-privileged",
     (all) =>
       void all.push(extra("kubernetes:apps/v1:Deployment", { spec: { template: { spec: { hostNetwork: true } } } })),
+  ],
+  [
+    "puts another Job on the host's network",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), "metadata.labels", { "app.kubernetes.io/component": "server-roll" }),
+  ],
+  [
+    "calls another workload by the label of the Job that makes tokens",
+    "nothing-privileged",
+    (all) => {
+      const { metadata, spec } = first(all, "Job").props;
+      all.push(extra("kubernetes:apps/v1:Deployment", { metadata, spec }));
+    },
+  ],
+  [
+    "lets the Job that makes tokens run as root",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${pod}.securityContext.runAsNonRoot`, false),
+  ],
+  [
+    "lets its container run as root",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.securityContext.runAsNonRoot`, false),
+  ],
+  [
+    "lets it mount a path of the host",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${pod}.volumes.0.hostPath`, { path: "/var/lib" }),
+  ],
+  [
+    "lets it open a port of the host",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.ports`, [{ containerPort: 8080 }]),
+  ],
+  [
+    "gives it the agents' capabilities",
+    "nothing-privileged",
+    (all) => set(first(all, "Job"), `${container}.securityContext.capabilities.add`, ["CHOWN"]),
   ],
   [
     "puts the gossip key into the ConfigMap",
@@ -393,7 +450,7 @@ const fine: [what: string, change: (all: Mutable[]) => void][] = [
 describe("the policy pack", () => {
   for (const environment of environments) {
     it(`has nothing against what the program makes for ${environment}`, async () => {
-      deepEqual(violations(await resourcesOf(environment), environment), []);
+      deepEqual(objections(await runFixture(environment)), []);
     });
   }
 
@@ -401,7 +458,7 @@ describe("the policy pack", () => {
     it(`refuses a change that ${what}, by ${rule} alone`, async () => {
       const all = await resourcesOf("prod");
       change(all);
-      deepEqual(brokenRules(all, "prod"), [rule]);
+      deepEqual(brokenRules(all, prod), [rule]);
     });
   }
 
@@ -409,7 +466,7 @@ describe("the policy pack", () => {
     it(`allows ${what}`, async () => {
       const all = await resourcesOf("prod");
       change(all);
-      deepEqual(violations(all, "prod"), []);
+      deepEqual(violations(all, prod), []);
     });
   }
 
@@ -429,12 +486,47 @@ describe("the policy pack", () => {
       if (one.type.endsWith(":Instance")) one.props.availabilityZone = "cn-hangzhou-h";
     }
     all.push(extra("kubernetes:networking.k8s.io/v1:Ingress", {}));
-    deepEqual(violations(all, "dev"), []);
-    deepEqual(brokenRules(all, "prod").sort(), [
+    deepEqual(violations(all, dev), []);
+    deepEqual(brokenRules(all, prod).sort(), [
       "no-ui-ingress-in-prod",
       "protected-in-prod",
       "servers-spread-over-zones",
     ]);
+  });
+
+  it("allows metadata without tokens where the setting says so, and nothing looser than that", async () => {
+    const all = await resourcesOf("prod");
+    const optional = { ...prod, metadataTokens: "optional" };
+    for (const httpTokens of ["optional", "required"]) {
+      set(first(all, instance), "httpTokens", httpTokens);
+      deepEqual(violations(all, optional), []);
+    }
+    set(first(all, instance), "httpTokens", undefined);
+    deepEqual(brokenRules(all, optional), ["metadata-tokens"]);
+    deepEqual(
+      stackSettings(
+        (key) =>
+          ({ environment: "dev", servers: '{"metadataTokens":"optional"}', certificates: '{"caGeneration":2}' })[key],
+      ),
+      { environment: "dev", metadataTokens: "optional", caGeneration: 2 },
+    );
+    deepEqual(
+      stackSettings(() => undefined),
+      { environment: "", metadataTokens: "", caGeneration: 1 },
+    );
+  });
+
+  it("wants the authority that signs protected, not one before or after it", async () => {
+    const all = await resourcesOf("prod");
+    const second = { ...prod, caGeneration: 2 };
+    const of = (generation: number, protect: boolean) => ({
+      ...first(all, "PrivateKey", "-ca-key-1"),
+      name: `consul-trust-ca-key-${generation}`,
+      protect,
+    });
+    deepEqual(violations([of(1, false), of(2, true)], second), []);
+    deepEqual(brokenRules([of(1, true), of(2, false)], second), ["protected-in-prod"]);
+    deepEqual(brokenRules([of(1, false), of(2, true)], prod), ["protected-in-prod"]);
   });
 
   it("counts in-cluster servers and wants them spread over zones in prod", () => {
@@ -444,9 +536,9 @@ describe("the policy pack", () => {
         spec: { replicas, template: { spec: { topologySpreadConstraints } } },
       });
     const overZones = [{ topologyKey: "topology.kubernetes.io/zone" }];
-    deepEqual(brokenRules([set(3, overZones)], "prod"), []);
-    deepEqual(brokenRules([set(3)], "dev"), []);
-    deepEqual(brokenRules([set(3)], "prod"), ["servers-spread-over-zones"]);
-    deepEqual(brokenRules([set(2)], "dev"), ["odd-number-of-servers"]);
+    deepEqual(brokenRules([set(3, overZones)], prod), []);
+    deepEqual(brokenRules([set(3)], dev), []);
+    deepEqual(brokenRules([set(3)], prod), ["servers-spread-over-zones"]);
+    deepEqual(brokenRules([set(2)], dev), ["odd-number-of-servers"]);
   });
 });
