@@ -264,8 +264,9 @@ describe("the data disk's script", function () {
     rmSync(refusing);
     equal(mounted.stdout, "data\n");
     equal(alone.status, 1);
-    for (const { stderr } of [mounted, alone])
-      {match(stderr, /the file system stays as large as it is: resize2fs: no way/);}
+    for (const { stderr } of [mounted, alone]) {
+      match(stderr, /the file system stays as large as it is: resize2fs: no way/);
+    }
   });
 
   const size = "df --output=size -BM . | tail -n 1";
