@@ -65,8 +65,7 @@ format() {
 
 grow() {
   said=$(resize2fs "$(findmnt -no SOURCE "$mountpoint")" 2>&1) || fail "the file system stays as large as it is: $said"
-  # "<5>" is a notice: the timer's unit logs nothing below.
-  case $said in *"Nothing to do"*) ;; *) echo "<5>consul-disk: the file system has grown: ${said##*
+  case $said in *"Nothing to do"*) ;; *) echo "consul-disk: the file system has grown: ${said##*
 }" ;; esac
 }
 

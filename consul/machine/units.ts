@@ -102,6 +102,7 @@ ConditionPathIsMountPoint=${dataMount}
 
 [Service]
 Type=oneshot
+SyslogLevel=notice
 LogLevelMax=notice
 ExecStart=${scriptDir}/disk.sh grow ${dataMount}
 `;

@@ -261,11 +261,16 @@ describe("machines from the program's user data", function () {
         "/etc/systemd/system/consul.service": "644 root root",
         "/opt/consul": "755 root root",
         "/opt/consul/data": "700 consul consul",
-        "/usr/local/bin/consul": "755 root root",
+        "/usr/local/bin/consul": "777 root root",
         "/usr/local/lib/consul": "755 root root",
         "/usr/local/lib/consul/acl.sh": "755 root root",
         "/usr/local/lib/consul/disk.sh": "755 root root",
         "/usr/local/lib/consul/install.sh": "755 root root",
+        "/usr/local/lib/consul/mirror": "644 root root",
+        "/usr/local/lib/consul/versions": "755 root root",
+        [`/usr/local/lib/consul/versions/${version}`]: "755 root root",
+        [`/usr/local/lib/consul/versions/${version}/consul`]: "755 root root",
+        "/usr/local/lib/consul/wanted": "644 root root",
       };
       const places =
         "/etc/consul* /etc/systemd/system/consul* /opt/consul /opt/consul/data /usr/local/bin/consul /usr/local/lib/consul";
@@ -360,8 +365,15 @@ describe("machines from the program's user data", function () {
     assert.equal(await level(), "info");
     await change({ "consul:logLevel": "debug" });
     assert.match(await one.run("cat /etc/consul.d/consul.json"), /"log_level": "info"/);
+    const unenforced =
+      "journalctl --boot --output=cat | grep -c 'control groups v1: systemd leaves out IPAddressDeny' || :";
+    assert.equal(await one.run(unenforced), "0\n");
+    // As on a machine with control groups v1.
+    await one.run("printf '#!/bin/sh\\necho tmpfs\\n' >/usr/local/bin/stat; chmod 755 /usr/local/bin/stat");
     await one.shutdown();
     await one.boot();
+    await one.run("rm /usr/local/bin/stat");
+    assert.notEqual(await one.run(unenforced), "0\n");
     await healthy(one);
     assert.equal(await level(), "debug");
     assert.equal(await one.run("cat /etc/machine-id /opt/consul/data/node-id"), before);
