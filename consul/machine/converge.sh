@@ -31,6 +31,8 @@ systemctl daemon-reload
 systemctl enable --quiet $units
 
 if [ -z "${CONSUL_APPLY:-}" ]; then
+  [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ] ||
+    say "control groups v1: systemd leaves out IPAddressDeny, and Consul reaches the metadata service (docs/security.md)"
   # Units wait for the disk and the network; this runs before either.
   systemctl start --no-block $units
   exit 0
@@ -76,7 +78,8 @@ done
 if touches "$acl" || touches "$lib/acl.sh"; then
   timeout 90 systemctl restart consul-acl.service || fail "policies and tokens are not in place: journalctl -u consul-acl"
 fi
-if touches /etc/systemd/system/consul-snapshot.timer && [ -e /etc/systemd/system/consul-snapshot.timer ]; then
-  systemctl restart consul-snapshot.timer
-fi
+for unit in $units; do
+  case $unit in *.timer) ;; *) continue ;; esac
+  if touches "/etc/systemd/system/$unit" || ! systemctl is-active --quiet "$unit"; then systemctl restart "$unit"; fi
+done
 echo "$result"

@@ -14,6 +14,8 @@ export function serverUnits(machine: ServerMachine): ConsulFile[] {
   return [
     unit("consul.service", consulUnit(machine)),
     unit("consul-disk.service", diskUnit(machine)),
+    unit("consul-grow.service", growUnit),
+    unit("consul-grow.timer", growTimer),
     unit("consul-acl.service", aclUnit()),
   ];
 }
@@ -93,6 +95,28 @@ ExecStart=${scriptDir}/disk.sh ${diskId.replace(/^d-/, "")} ${dataMount}
 TimeoutStartSec=infinity
 `;
 }
+
+/** Growing takes no restart of anything, so it has a unit of its own. Only what it did is logged, not that it ran. */
+const growUnit = `[Unit]
+Description=File system of Consul's data disk
+ConditionPathIsMountPoint=${dataMount}
+
+[Service]
+Type=oneshot
+SyslogLevel=notice
+LogLevelMax=notice
+ExecStart=${scriptDir}/disk.sh grow ${dataMount}
+`;
+
+const growTimer = `[Unit]
+Description=Growth of Consul's data disk
+
+[Timer]
+OnCalendar=*:03/10
+
+[Install]
+WantedBy=timers.target
+`;
 
 function aclUnit(): string {
   return `[Unit]

@@ -46,7 +46,8 @@ export interface UserData {
  */
 export function renderUserData(machine: ServerMachine): UserData {
   const { node, snapshots } = machine;
-  const units = ["consul.service", "consul-acl.service", ...(snapshots ? ["consul-snapshot.timer"] : [])];
+  const timers = ["consul-grow.timer", ...(snapshots ? ["consul-snapshot.timer"] : [])];
+  const units = ["consul.service", "consul-acl.service", ...timers];
   const files = filesOf(machine);
   const start = startDigest(machine, files);
   const head = [

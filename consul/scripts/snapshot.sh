@@ -15,9 +15,23 @@ if [ -n "${SNAPSHOT_SERVER:-}" ]; then
   fi
 fi
 
+newest() { ls -1 "$directory" | grep '\.snap$' | sort -r; }
+only() { newest | tail -n "+$(($1 + 1))" | while read -r old; do rm -f "$directory/$old"; done; }
+
 mkdir -p "$directory"
 name=$(date -u +%Y%m%dT%H%M%SZ)-$(uname -n).snap
+trap 'rm -f "$directory"/*.partial*' EXIT
 rm -f "$directory"/*.partial*
+only "$keep"
+# The disk may be raft's too, and a server whose disk is full stops. So a tenth of the disk, or 2 GiB, stays free beside
+# a snapshot as large as the last one.
+free=$(df -Pk "$directory" | awk 'NR == 2 { spare = $2 / 10; if (spare > 2097152) spare = 2097152; print int($4 - spare) }')
+need=$(du -sk "$directory/$(newest | head -n 1)" | cut -f 1)
+if [ "$free" -lt "$need" ]; then
+  echo "consul-snapshot: none was taken, the disk of $directory is too full: $need KiB are needed, $free are there beside" \
+    "what stays free for raft. Keep fewer (consul:backups.keep) or enlarge the disk" >&2
+  exit 1
+fi
 # Right after a change of leader or of the servers there is a moment in which raft takes none.
 tries=0
 until consul snapshot save "$directory/$name.partial" >/dev/null; do
@@ -28,7 +42,7 @@ done
 report=$(consul snapshot inspect "$directory/$name.partial")
 index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
 mv "$directory/$name.partial" "$directory/$name"
-ls -1 "$directory" | grep '\.snap$' | sort -r | tail -n "+$((keep + 1))" | while read -r old; do rm -f "$directory/$old"; done
+only "$keep"
 
 if [ -n "$bucket" ]; then
   python=$(command -v python3 || echo /usr/libexec/platform-python)

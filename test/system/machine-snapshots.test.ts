@@ -1,4 +1,4 @@
-import { deepEqual, equal, match } from "assert/strict";
+import { deepEqual, equal, match, ok } from "assert/strict";
 import { createHash } from "crypto";
 import { readFileSync } from "fs";
 import { tmpdir } from "os";
@@ -112,6 +112,50 @@ describe("snapshots on machines", function () {
     deepEqual(counts.map(Number).sort(), [0, 1, 2]);
   });
 
+  it("are not taken where they would fill the disk of raft; the oldest go first, raft runs on, and the unit says why", async () => {
+    const leader = await machines[0]?.run("curl -s http://127.0.0.1:8500/v1/status/leader");
+    const on = machines.find(({ address }) => leader?.includes(address));
+    ok(on);
+    const files = "ls /opt/consul/snapshots | wc -l";
+    // Two more than are kept, as where `keep` was lowered; then all but a twentieth of the disk full.
+    await on.run(
+      "mkdir -p /opt/consul/snapshots; cd /opt/consul/snapshots; touch 19990101T000000Z-a.snap 19990102T000000Z-a.snap 19990103T000000Z-a.snap",
+    );
+    const fill = "set -- $(df -Pk /opt/consul | tail -n 1); fallocate -l $(($4 - $2 / 20))K /opt/consul/fill";
+    await on.run(fill);
+    equal((await on.exec("systemctl start consul-snapshot.service")).code, 1);
+    match(
+      await on.journal("consul-snapshot.service"),
+      /none was taken, the disk of \/opt\/consul\/snapshots is too full: \d+ KiB/,
+    );
+    equal(await on.run(files), "2\n");
+    equal(await on.run("ls /opt/consul/snapshots | grep -c partial || :"), "0\n");
+    await on.run(
+      "systemctl is-active consul.service && CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token consul kv put full x",
+    );
+    await on.run(
+      "rm /opt/consul/fill; systemctl reset-failed consul-snapshot; systemctl start consul-snapshot.service",
+    );
+    match(await on.run("ls -1 /opt/consul/snapshots | tail -n 1"), /^2\d{7}T/);
+  });
+
+  it("leave nothing of one that failed in the middle on the disk", async () => {
+    const leader = await machines[0]?.run("curl -s http://127.0.0.1:8500/v1/status/leader");
+    const on = machines.find(({ address }) => leader?.includes(address));
+    ok(on);
+    // A consul that writes until the disk is full.
+    await on.run(
+      "mkdir -p /run/full; printf '#!/bin/sh\\nfor last; do :; done; head -c 1M /dev/zero >\"$last\"; exit 1\\n' >/run/full/consul; chmod 755 /run/full/consul",
+    );
+    const again = "systemctl show -P ExecStart consul-snapshot | sed 's/.*argv\\[\\]=\\([^;]*\\);.*/\\1/'";
+    const call = (await on.run(again)).trim();
+    const { code } = await on.exec(
+      `PATH=/run/full:$PATH CONSUL_HTTP_ADDR=http://127.0.0.1:8500 SNAPSHOT_SERVER=${on.address} ${call}`,
+    );
+    equal(code, 1);
+    equal(await on.run("ls /opt/consul/snapshots | grep -c partial || :"), "0\n");
+  });
+
   it("end when they are no longer asked for, at the next boot; what was taken stays", async () => {
     const without = await servers({});
     for (const [i, machine] of machines.entries()) machine.setUserData(without[i]?.userData ?? "");
@@ -120,7 +164,7 @@ describe("snapshots on machines", function () {
     await one?.shutdown();
     await one?.boot();
     equal((await one?.exec("systemctl cat consul-snapshot.timer consul-snapshot.service"))?.code, 1);
-    equal(await one?.run("systemctl list-timers --all --no-legend 'consul*'"), "");
+    equal(await one?.run("systemctl list-timers --all --no-legend 'consul-snapshot*'"), "");
     equal(await one?.run("systemctl --failed --plain --no-legend"), "");
     equal(await one?.run("ls -A /opt/consul/snapshots 2>/dev/null || :"), before);
   });

@@ -61,6 +61,8 @@ export interface Disk {
   readonly device: string;
   /** SHA-256 of the whole disk. Only while the machine is off: a mounted file system may have changes in memory. */
   checksum(): Promise<string>;
+  /** As ResizeDisk with `type: online`: the device is larger at once, in a machine that runs too. `size` in MiB. */
+  grow(size: number): Promise<void>;
 }
 
 export interface MachineOptions {
@@ -422,6 +424,7 @@ async function makeDisk(world: World, { serial, size }: { serial: string; size: 
     serial,
     device: basename(path),
     checksum: async () => (await world.inWorld('sync "$1"; sha256sum "$1"', file)).split(" ")[0] ?? "",
+    grow: async (more) => void (await world.inWorld(`truncate -s ${more}M "$1"; losetup -c "$2"`, file, path)),
   };
 }
 

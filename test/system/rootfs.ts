@@ -82,26 +82,38 @@ function onPath(tool: string): boolean {
 }
 
 /**
+ * Which of these tools (each with its Debian package) are missing and why, or undefined where all are there. Missing
+ * Debian packages are installed.
+ */
+export async function toolsUnavailable(
+  wanted: Readonly<Record<string, string>>,
+  progress: Progress = console.error,
+): Promise<string | undefined> {
+  const missing = Object.keys(wanted).filter((tool) => !onPath(tool));
+  if (missing.length === 0) return undefined;
+  const debian = [...new Set(missing.map((tool) => wanted[tool] ?? tool))];
+  const command = `apt-get install ${debian.join(" ")}`;
+  if (!onPath("apt-get")) return `${missing.join(", ")} (in Debian: ${command})`;
+  progress(`installing ${debian.join(", ")} with apt-get`);
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  try {
+    await run("apt-get", ["update", "-qq"], { env });
+    await run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...debian], { env, maxBuffer: 1 << 26 });
+  } catch (error) {
+    return `${missing.join(", ")}, and "${command}" failed: ${lastLine(error)}`;
+  }
+  return undefined;
+}
+
+/**
  * Why machines cannot be booted here, in one line, or undefined where they can. Debian packages that are missing are
  * installed, so the first call may take half a minute.
  */
 export async function machinesUnavailable(progress: Progress = console.error): Promise<string | undefined> {
   if (process.platform !== "linux") return `machines need Linux, this is ${process.platform}`;
   if (process.getuid?.() !== 0) return "machines need root (namespaces, mounts, loop devices): run the tests as root";
-  const missing = Object.keys(tools).filter((tool) => !onPath(tool));
-  if (missing.length > 0) {
-    const wanted = [...new Set(missing.map((tool) => tools[tool] ?? tool))];
-    const command = `apt-get install ${wanted.join(" ")}`;
-    if (!onPath("apt-get")) return `machines need ${missing.join(", ")} (in Debian: ${command})`;
-    progress(`installing ${wanted.join(", ")} with apt-get`);
-    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    try {
-      await run("apt-get", ["update", "-qq"], { env });
-      await run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...wanted], { env, maxBuffer: 1 << 26 });
-    } catch (error) {
-      return `machines need ${missing.join(", ")}, and "${command}" failed: ${lastLine(error)}`;
-    }
-  }
+  const without = await toolsUnavailable(tools, progress);
+  if (without !== undefined) return `machines need ${without}`;
   if (!readFileSync("/proc/filesystems", "utf8").includes("\toverlay\n")) {
     await run("modprobe", ["overlay"]).catch(() => undefined);
   }

@@ -67,7 +67,7 @@ describe("snapshots on a machine", () => {
     const text = userData(3, undefined);
     ok(!text.includes("consul-snapshot.timer\n[Unit]"));
     match(text, /for path in .*\/etc\/systemd\/system\/consul-snapshot\.\*; do/);
-    match(text, /^units="consul\.service consul-acl\.service"$/m);
+    match(text, /^units="consul\.service consul-acl\.service consul-grow\.timer"$/m);
   });
 
   it("hold no token, in no file and in no argument", () => {

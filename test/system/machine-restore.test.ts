@@ -1,0 +1,259 @@
+import { deepEqual, equal, match, notEqual, ok } from "assert/strict";
+import { createHash } from "crypto";
+import { readFileSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
+import * as pulumi from "@pulumi/pulumi";
+import { Tags } from "../../components/ecs/change";
+import { QuorumGate } from "../../components/ecs/gate";
+import { findConsul } from "../../local/consul-binary";
+import { Providers, Registered, runProgram, stackConfig } from "../../local/program";
+import { LocalProviders } from "../../local/providers";
+import { loadSettings } from "../../settings";
+import { createNetwork, Disk, Machine, Network } from "./machine";
+import { MachineCloud } from "./machine-cloud";
+import { mirrorAddress } from "./machine-services";
+import { machinesUnavailable } from "./rootfs";
+
+// docs/restore.md, carried out: the commands are read from the page, and each does to machines of this level what the
+// cloud, Pulumi or a shell on a server does. A command that is not known here fails the test.
+
+const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
+const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
+const allWell = `${asManager} consul operator autopilot state -format=json |
+  python3 -c 'import json,sys; s=json.load(sys.stdin); sys.exit(not (s["Healthy"] and len(s["Voters"]) == 3))'`;
+
+/** The commands below a heading of docs/restore.md, without comments. */
+function commandsOf(heading: string): string[] {
+  const page = readFileSync(join(__dirname, "..", "..", "docs", "restore.md"), "utf8");
+  const [, section = ""] = page.split(new RegExp(`^### ${heading}$`, "m"));
+  const block = /^```sh\n([^]*?)^```$/m.exec(section.split(/^##/m)[0] ?? "")?.[1] ?? "";
+  const commands = block.split("\n").map((line) => line.replace(/ *#.*$/, ""));
+  return commands.filter((line) => line !== "");
+}
+
+describe("docs/restore.md, carried out on machines", function () {
+  this.timeout("10m");
+  const version = stackConfig("prod")["consul:version"] ?? "";
+  const random = new LocalProviders(join(tmpdir(), "consul-machine-restore-no-such-file"));
+  let net: Network;
+  let sha256 = "";
+  let machines: Machine[] = [];
+  let cloud: MachineCloud;
+  let trust: Readonly<Record<string, string>> = {};
+  /** The disks that Pulumi's state has after a refresh, by server. */
+  const disks = new Map<string, Disk>();
+  /** How many disks each server has had. */
+  const generations = new Map<string, number>();
+  const committed = new Map<string, Tags>();
+  const snapshotFile = join("/root", "from-the-bucket.snap");
+  const { info, warn } = pulumi.log;
+
+  const diskId = (server: string) => idOf(`${server} ${generations.get(server) ?? 0}`);
+
+  const providers: Providers = {
+    resource: (args) => {
+      if (/^(random|tls):/.test(args.type)) return random.resource(args);
+      const server = /^consul-(.*)-data$/.exec(args.name)?.[1] ?? "";
+      return {
+        id: args.type.endsWith(":EcsDisk") ? `d-${diskId(server)}` : `${args.name}-id`,
+        state: args.inputs as Record<string, unknown>,
+      };
+    },
+    call: () => ({ kubeConfig: "none" }),
+  };
+
+  async function describeServers() {
+    const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul`, "consul:downloadSha256": sha256 };
+    const { resources, outputs } = await runProgram("prod", { ...stackConfig("prod"), ...mirror }, providers);
+    trust = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
+    return resources
+      .filter(({ type }: Registered) => type === "alicloud:ecs/instance:Instance")
+      .map(({ inputs }) => ({
+        name: String(inputs.hostName),
+        address: String(inputs.privateIp),
+        tags: inputs.tags as Tags,
+        text: Buffer.from(String(inputs.userData), "base64").toString(),
+      }));
+  }
+  type Described = Awaited<ReturnType<typeof describeServers>>[number];
+
+  /** Makes what is not there, in the engine's order: disks, then each machine and its attachment; the check at the end. */
+  async function up(): Promise<void> {
+    const described = await describeServers();
+    for (const server of described) {
+      if (!disks.has(server.name)) {
+        disks.set(server.name, await net.disk({ serial: diskId(server.name), size: 512 }));
+      }
+    }
+    for (const server of described) {
+      const machine = of(server.name);
+      if (cloud.on.has(server.name)) {
+        // The engine would ask the gate: no step may depend on that.
+        deepEqual(server.tags, committed.get(server.name), `${server.name} would change`);
+      } else await create(machine, server);
+    }
+    await ready(described);
+  }
+
+  async function create(machine: Machine, { name, text, tags }: Described): Promise<void> {
+    machine.setUserData(text);
+    await machine.replaceSystemDisk();
+    await machine.boot({ wait: false });
+    cloud.on.add(name);
+    committed.set(name, tags);
+    await machine.attach(disks.get(name) ?? notThere(name));
+  }
+
+  async function ready(described: readonly Described[]): Promise<void> {
+    const gate = new QuorumGate({
+      cloud,
+      pause: 1000,
+      servers: described.map(({ name }) => name),
+      vpcId: "vpc",
+      tag: { key: "consul-datacenter", value: "aly-consul" },
+      settings: { ...loadSettings(), gate: { waitMinutes: 5, skip: [] } },
+      trust: {
+        caCertificate: pulumi.output(trust.caCertificate ?? ""),
+        gossipKey: pulumi.secret(trust.gossipKey ?? ""),
+        agentToken: pulumi.secret(trust.agentToken ?? ""),
+        managementToken: pulumi.secret(trust.managementToken ?? ""),
+      },
+    });
+    const wanted = described.map(({ text, tags }) =>
+      pulumi.secret({
+        text,
+        config: tags["consul-config"] ?? "",
+        start: tags["consul-start"] ?? "",
+        files: tags["consul-files"] ?? "",
+        paths: [],
+      }),
+    );
+    await (gate.ready([], wanted) as unknown as { promise(): Promise<void> }).promise();
+  }
+
+  const notThere = (name: string): never => {
+    throw new Error(`there is no ${name}`);
+  };
+  const of = (name: string) => machines.find((machine) => machine.name === name) ?? notThere(name);
+
+  async function deleteInstance(name: string): Promise<void> {
+    await of(name).powerOff();
+    cloud.on.delete(name);
+    const disk = disks.get(name);
+    if (disk) await of(name).detach(disk);
+  }
+
+  /** Carries out a section's commands; those for a server's shell run on `shell`. */
+  async function carryOut(heading: string, lost: readonly string[], shell = "consul-1"): Promise<void> {
+    const commands = commandsOf(heading);
+    ok(commands.length > 0, `docs/restore.md has no commands below "${heading}"`);
+    const began = Date.now();
+    cloud.log.length = 0;
+    for (const command of commands) {
+      if (command === "aliyun ecs DeleteInstance --InstanceId INSTANCE --Force true") {
+        for (const name of lost) await deleteInstance(name);
+      } else if (command === "aliyun ecs DeleteDisk --DiskId DISK") {
+        for (const name of lost) {
+          ok(!cloud.on.has(name), "the cloud deletes no disk of a machine that is there");
+          disks.delete(name);
+          generations.set(name, (generations.get(name) ?? 0) + 1);
+        }
+      } else if (command === "pulumi up --refresh") await up();
+      else if (/^(CONSUL_HTTP_TOKEN_FILE=\S+ )?consul |^systemctl /.test(command)) {
+        await of(shell).run(command.replace(/ FILE$/, ` ${snapshotFile}`));
+      } else throw new Error(`docs/restore.md has a command that this test does not know: ${command}`);
+    }
+    console.log(`      ${((Date.now() - began) / 1000).toFixed(0)} s: ${commands.join("; ")}`);
+    deepEqual(
+      [...new Set(cloud.log.map((call) => call.split(" ")[0]))].filter((call) => call !== "quorum.sh"),
+      [],
+    );
+  }
+
+  const nodeId = (name: string) => of(name).run("cat /opt/consul/data/node-id");
+  const put = (key: string) => of("consul-3").until(`${asManager} consul kv put ${key} ${key}`);
+  const has = async (...keys: string[]) => {
+    for (const machine of machines) {
+      for (const key of keys) equal(await machine.until(`${asManager} consul kv get ${key}`), `${key}\n`);
+    }
+  };
+
+  before(async function () {
+    this.timeout("30m");
+    const reason = await machinesUnavailable();
+    if (reason !== undefined) {
+      console.error(`skipped: ${reason}`);
+      return this.skip();
+    }
+    const quiet = () => Promise.resolve();
+    Object.assign(pulumi.log, { info: quiet, warn: quiet });
+    const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
+    net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
+    const consul = await findConsul({ version, downloadMirror: "", downloadSha256: "" });
+    sha256 = net.mirror.offer(version, readFileSync(consul));
+    for (const { name, address } of await describeServers()) machines.push(await net.machine({ name, address }));
+    cloud = new MachineCloud(machines);
+    cloud.on.clear();
+    await up();
+    await put("old");
+  });
+  after(async () => {
+    Object.assign(pulumi.log, { info, warn });
+    await (net as Network | undefined)?.destroy();
+  });
+
+  it("brings back a machine that is gone, with its disk", async () => {
+    const id = await nodeId("consul-2");
+    await deleteInstance("consul-2");
+    await put("without-2");
+    await carryOut("A machine", []);
+    equal(await nodeId("consul-2"), id);
+    await has("old", "without-2");
+  });
+
+  it("brings back one server whose disk is lost, the cluster at work", async () => {
+    const id = await nodeId("consul-1");
+    await carryOut("Disks, and one is left", ["consul-1"]);
+    notEqual(await nodeId("consul-1"), id);
+    await has("old", "without-2");
+    await of("consul-1").run(allWell);
+  });
+
+  it("brings everything back from the one disk that is left", async () => {
+    await put("last");
+    const id = await nodeId("consul-3");
+    for (const { name } of machines) {
+      await of(name).powerOff();
+      cloud.on.delete(name);
+    }
+    // "or is started"
+    await of("consul-3").boot({ wait: false });
+    cloud.on.add("consul-3");
+    await carryOut("Disks, and one is left", ["consul-1", "consul-2"]);
+    equal(await nodeId("consul-3"), id);
+    await has("old", "without-2", "last");
+    await of("consul-1").run(allWell);
+  });
+
+  it("brings back a snapshot after all disks are lost", async () => {
+    const tokens = `${asManager} consul acl token list | grep -E 'AccessorID|Description' | sort`;
+    const before = await of("consul-1").run(tokens);
+    match(before, /Agents/);
+    await of("consul-3").run(`${asManager} consul snapshot save /root/taken.snap`);
+    const file = await of("consul-3").run("base64 -w 0 /root/taken.snap");
+    await put("too-late");
+    await carryOut(
+      "All disks",
+      machines.map(({ name }) => name),
+    );
+    notEqual((await of("consul-1").exec(`${asManager} consul kv get old`)).code, 0);
+    await of("consul-2").run(`base64 -d >${snapshotFile}`, { input: file });
+    await carryOut("A snapshot", [], "consul-2");
+    await has("old", "without-2", "last");
+    notEqual((await of("consul-1").exec(`${asManager} consul kv get too-late`)).code, 0);
+    await of("consul-2").until("systemctl is-active consul-acl.service");
+    equal(await of("consul-1").run(tokens), before);
+    await of("consul-1").until(allWell, 120);
+  });
+});
