@@ -1,3 +1,4 @@
+import { readableUserData } from "../consul/machine/user-data";
 import { existsSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
 import { parseArgs } from "util";
@@ -53,7 +54,7 @@ function shortened({ options, secretInputs, custom, ...resource }: Registered) {
 }
 
 function readable(inputs: Record<string, unknown>): Record<string, unknown> {
-  const text = Buffer.from(String(inputs.userData), "base64").toString();
+  const text = readableUserData(Buffer.from(String(inputs.userData), "base64").toString());
   return { ...inputs, userData: text.split("\n") };
 }
 

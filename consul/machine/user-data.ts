@@ -1,4 +1,5 @@
 import { createHash } from "crypto";
+import { gunzipSync, gzipSync } from "fflate";
 import { AclObject } from "../acl";
 import { ConsulFile, ConsulNode, stableJson } from "../node";
 import { readScript, withApi, withoutComments } from "../scripts";
@@ -50,6 +51,7 @@ export function renderUserData(machine: ServerMachine): UserData {
   const units = ["consul.service", "consul-acl.service", ...timers];
   const files = filesOf(machine);
   const start = startDigest(machine, files);
+  const [secretFiles, publicFiles] = [files.filter(({ secret }) => secret), files.filter(({ secret }) => !secret)];
   const head = [
     "#cloud-boothook",
     "#!/bin/sh",
@@ -80,8 +82,9 @@ export function renderUserData(machine: ServerMachine): UserData {
     '  echo "$1 $2 $3" >>"$stage/list"',
     "}",
     "",
-    ...files.flatMap(put),
-    withoutComments(readScript("machine/converge.sh")),
+    ...secretFiles.flatMap(put),
+    ...packed([...publicFiles.flatMap(put), withoutComments(readScript("machine/converge.sh"))].join("\n")),
+    "",
   ];
   const config = shortDigest([...head, ...body].join("\n"));
   const text = [...head, `config=${config}`, ...body].join("\n");
@@ -93,6 +96,27 @@ export function renderUserData(machine: ServerMachine): UserData {
   }
   const paths = files.map(({ path }) => path);
   return { text, config, start, files: files.map(fingerprint).join(""), paths };
+}
+
+const packStart = "base64 -d <<'END_OF_PACK' | gzip -dc >\"$stage/pack\"";
+const packEnd = "END_OF_PACK";
+
+/**
+ * Text for a shell, packed: scripts and units are two thirds of the user data, and would not fit with everything on.
+ * By a library of a fixed version, so that every version of Node makes the same bytes.
+ */
+function packed(text: string): string[] {
+  const base64 = Buffer.from(gzipSync(Buffer.from(text), { level: 9, mtime: 0 })).toString("base64");
+  return [packStart, ...(base64.match(/.{1,120}/g) ?? []), packEnd, '. "$stage/pack"'];
+}
+
+/** User data with its pack in the clear, for people and for tests: the same to a machine. */
+export function readableUserData(text: string): string {
+  const [before = "", after = ""] = text.split(`${packStart}\n`);
+  const [base64 = ""] = after.split(`\n${packEnd}\n`);
+  if (base64 === "") return text;
+  const unpacked = Buffer.from(gunzipSync(Buffer.from(base64.replace(/\n/g, ""), "base64"))).toString();
+  return `${before}# In the text that the machine gets, what follows is packed.\n${unpacked}`;
 }
 
 function filesOf(machine: ServerMachine): ConsulFile[] {

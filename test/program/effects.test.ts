@@ -43,7 +43,10 @@ const edits: Readonly<Record<string, Edit>> = {
   version: set("version", "1.22.6"),
   raftMultiplier: set("raftMultiplier", "2"),
   telemetryRetention: set("telemetryRetention", "600s"),
-  "servers.ui": within("servers", ({ ui }) => ({ ui: ui !== true })),
+  "servers.ui": within("servers", ({ ui, allowedCidrs }) => ({
+    ui: ui !== true,
+    allowedCidrs: { ...(allowedCidrs as object), api: ["10.9.0.0/24"] },
+  })),
   migration: set("migration", '{"tls":"use"}'),
   "servers.imageId": servers({ imageId: "another.vhd" }),
   "servers.instanceType": servers({ instanceType: "ecs.g8i.large" }),

@@ -1,3 +1,4 @@
+import { readableUserData } from "../../consul/machine/user-data";
 import { deepEqual, equal, notEqual, ok } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
@@ -135,7 +136,7 @@ describe("backups", () => {
     const servers = made.resources.filter(({ type }) => type.endsWith(":Instance"));
     equal(servers.length, 3);
     for (const { inputs } of servers) {
-      const text = decode(inputs.userData);
+      const text = readableUserData(decode(inputs.userData));
       ok(text.includes("snapshot.sh /opt/consul/snapshots 10 4\n"));
       ok(text.includes("OnCalendar=*-*-* 00/4:17:00 UTC"));
       equal(inputs.roleName, undefined);
@@ -174,7 +175,9 @@ describe("backups", () => {
     equal(named(made, "consul-backups-put-attachment").inputs.roleName, role.inputs.roleName);
     for (const { inputs } of made.resources.filter(({ type }) => type.endsWith(":Instance"))) {
       equal(inputs.roleName, role.inputs.roleName);
-      ok(decode(inputs.userData).includes(`snapshot.sh /opt/consul/snapshots 28 6 ${bucket} prod/\n`));
+      ok(
+        readableUserData(decode(inputs.userData)).includes(`snapshot.sh /opt/consul/snapshots 28 6 ${bucket} prod/\n`),
+      );
     }
   });
 

@@ -7,7 +7,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { Tags } from "../../components/ecs/change";
 import { QuorumGate } from "../../components/ecs/gate";
 import { commandText, apply } from "../../consul/machine/commands";
-import { UserData } from "../../consul/machine/user-data";
+import { readableUserData, UserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, Registered, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
@@ -298,7 +298,7 @@ describe("changes of servers whose machines run", function () {
     // No setting leads here; a release of this program that gets one wrong would.
     const described = await describeServers({ ...now, "consul:logLevel": "warn" });
     const first = described[0] ?? { text: "", name: "", address: "", tags: {} };
-    const broken = first.text.replace('"log_level": "warn"', '"log_level": "warn", "no_such_key": 1');
+    const broken = readableUserData(first.text).replace('"log_level": "warn"', '"log_level": "warn", "no_such_key": 1');
     const digest = createHash("sha256")
       .update(
         broken
@@ -393,7 +393,7 @@ describe("changes of servers whose machines run", function () {
   it("come over from release 0.1.0 by one `up`, gated, and no machine stops", async () => {
     const described = await describeServers(now);
     for (const [i, machine] of machines.entries()) {
-      machine.setUserData(earlierUserData(described[i]?.text ?? "", newer));
+      machine.setUserData(earlierUserData(readableUserData(described[i]?.text ?? ""), newer));
       await machine.run(
         "rm -rf /usr/local/lib/consul /usr/local/bin/consul /run/consul.runs /etc/systemd/system/consul*",
       );

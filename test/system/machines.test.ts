@@ -3,6 +3,7 @@ import { createHash } from "crypto";
 import { readFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
+import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, runProgram, stackConfig } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
@@ -56,9 +57,10 @@ async function describeServers(
       name: String(inputs.hostName),
       address: String(inputs.privateIp),
       // The mirror here has no certificate, and over http the settings ask for a checksum instead of SHA256SUMS.
-      userData: Buffer.from(String(inputs.userData), "base64")
-        .toString()
-        .replaceAll(`https://${mirrorAddress}`, "http://" + mirrorAddress),
+      userData: readableUserData(Buffer.from(String(inputs.userData), "base64").toString()).replaceAll(
+        `https://${mirrorAddress}`,
+        "http://" + mirrorAddress,
+      ),
       httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
       serial: urnOf(`${name}-data`),
     }));

@@ -1,3 +1,4 @@
+import { randomBytes } from "crypto";
 import { deepEqual, equal, match, notEqual, ok, throws } from "assert/strict";
 import { accessorId, serverAclObjects } from "../../consul/acl";
 import { agentNode, serverNode } from "../../consul/config";
@@ -7,7 +8,7 @@ import { contentName } from "../../components/kubernetes/objects";
 import { podLayout } from "../../consul/pod/pod";
 import { gossipKey, tokenUuid, uuid7Time } from "../../consul/secrets";
 import { machineLayout } from "../../consul/machine/layout";
-import { renderUserData, userDataLimit } from "../../consul/machine/user-data";
+import { readableUserData, renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const datacenter = {
   datacenter: "dc1",
@@ -169,13 +170,14 @@ describe("user data", () => {
     const { text } = renderUserData(machine());
     ok(text.startsWith("#cloud-boothook\n#!/bin/sh\n"));
     ok(Buffer.byteLength(text) < userDataLimit / 2, String(Buffer.byteLength(text)));
-    match(text, /disk\.sh bp1abc \/opt\/consul\n/);
-    match(text, /systemctl start --no-block \$units\n/);
+    const readable = readableUserData(text);
+    match(readable, /disk\.sh bp1abc \/opt\/consul\n/);
+    match(readable, /systemctl start --no-block \$units\n/);
   });
 
   it("is refused over the limit, with its size", () => {
     throws(
-      () => renderUserData(machine("x".repeat(userDataLimit))),
+      () => renderUserData(machine(randomBytes(userDataLimit).toString("base64"))),
       /the user data of consul-1 has \d{5} bytes, the cloud takes 32768/,
     );
   });

@@ -3,7 +3,7 @@ import { serverAclObjects } from "../../consul/acl";
 import { serverNode } from "../../consul/config";
 import { cronSchedule, snapshotFiles } from "../../consul/machine/snapshots";
 import { machineLayout } from "../../consul/machine/layout";
-import { renderUserData, userDataLimit } from "../../consul/machine/user-data";
+import { readableUserData, renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const pem = (lines: number) =>
   `-----BEGIN CERTIFICATE-----\n${`${"A".repeat(64)}\n`.repeat(lines)}-----END CERTIFICATE-----\n`;
@@ -55,7 +55,7 @@ describe("snapshots on a machine", () => {
   });
 
   it("have a timer that is started, and the script that only the leader follows", () => {
-    const text = userData(3, { everyHours: 6, keep: 28 });
+    const text = readableUserData(userData(3, { everyHours: 6, keep: 28 }));
     match(text, /^units="[^"]*consul-snapshot\.timer"$/m);
     match(text, /OnCalendar=\*-\*-\* 00\/6:17:00 UTC/);
     match(text, /ExecStart=\S+\/snapshot\.sh \/opt\/consul\/snapshots 28 6\n/);
@@ -64,7 +64,7 @@ describe("snapshots on a machine", () => {
   });
 
   it("go when they are no longer asked for", () => {
-    const text = userData(3, undefined);
+    const text = readableUserData(userData(3, undefined));
     ok(!text.includes("consul-snapshot.timer\n[Unit]"));
     match(text, /for path in .*\/etc\/systemd\/system\/consul-snapshot\.\*; do/);
     match(text, /^units="consul\.service consul-acl\.service consul-grow\.timer"$/m);
