@@ -73,7 +73,7 @@ describe("the stacks of the pipelines", () => {
       chain,
     );
     for (const [name, job] of jobs)
-      deepEqual([job.uses, job.with], ["./.github/workflows/deploy-stack.yml", { stack: name }]);
+      {deepEqual([job.uses, job.with], ["./.github/workflows/deploy-stack.yml", { stack: name }]);}
     const ups = Object.entries(gitlab).filter(([, job]) => (job as { extends?: string }).extends === ".up");
     deepEqual(
       ups.map(([name, job]) => [name, (job as { needs?: string[] }).needs?.join()]),
