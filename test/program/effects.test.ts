@@ -5,6 +5,7 @@ import { changeOf, Effect, stoppingInputs, Tags } from "../../components/ecs/cha
 import { runFixture } from "../../local/fixtures";
 import { programDir } from "../../local/program";
 import { codes, rows, section } from "../documents";
+import { plain } from "./edit";
 
 type Config = Record<string, string>;
 type Edit = (config: Config) => void;
@@ -73,8 +74,14 @@ describe("docs/operations.md", () => {
         .filter((key) => key !== "up")
         .map((key) => [key, effect]),
     );
-    const instances = async (edit?: Edit) =>
-      (await runFixture("prod", edit)).resources.filter(({ type }) => type === "alicloud:ecs/instance:Instance");
+    const instances = async (edit?: Edit) => {
+      const change: Edit = (config) => {
+        plain(config);
+        edit?.(config);
+      };
+      const { resources } = await runFixture("prod", change);
+      return resources.filter(({ type }) => type === "alicloud:ecs/instance:Instance");
+    };
     const now = await instances();
     const found: [string, string | undefined][] = [];
     for (const [key, edit] of Object.entries(edits)) {

@@ -72,8 +72,9 @@ describe("the stacks of the pipelines", () => {
       jobs.map(([name, { needs }]) => [name, needs]),
       chain,
     );
-    for (const [name, job] of jobs)
+    for (const [name, job] of jobs) {
       deepEqual([job.uses, job.with], ["./.github/workflows/deploy-stack.yml", { stack: name }]);
+    }
     const ups = Object.entries(gitlab).filter(([, job]) => (job as { extends?: string }).extends === ".up");
     deepEqual(
       ups.map(([name, job]) => [name, (job as { needs?: string[] }).needs?.join()]),
