@@ -1,8 +1,7 @@
 import { execFile } from "child_process";
-import { join } from "path";
 import { promisify } from "util";
+import { withApi } from "../consul/scripts";
 import { findOnPath } from "./consul-binary";
-import { programDir } from "./program";
 
 /** @throws one line, where a program is missing that the script below needs */
 export function assertAclTools(): void {
@@ -20,11 +19,11 @@ export function assertAclTools(): void {
  */
 export async function runAclScript(address: string, tokenFile: string, directory: string): Promise<void> {
   const own = { CONSUL_HTTP_ADDR: address, CONSUL_HTTP_TOKEN_FILE: tokenFile, ACL_DEADLINE: "0" };
-  const script = join(programDir, "consul/scripts/acl.sh");
-  await promisify(execFile)("sh", [script, directory], { env: { PATH: process.env.PATH, ...own } }).catch(
-    (error: unknown) => {
-      const { stderr, message } = error as Error & { stderr?: string };
-      throw new Error(stderr?.trim().split("\n").at(-1) ?? message, { cause: error });
-    },
-  );
+  const script = withApi("scripts/acl.sh");
+  await promisify(execFile)("sh", ["-c", script, "acl.sh", directory], {
+    env: { PATH: process.env.PATH, ...own },
+  }).catch((error: unknown) => {
+    const { stderr, message } = error as Error & { stderr?: string };
+    throw new Error(stderr?.trim().split("\n").at(-1) ?? message, { cause: error });
+  });
 }

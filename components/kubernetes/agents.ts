@@ -1,5 +1,4 @@
 import { DaemonSet } from "@pulumi/kubernetes/apps/v1/daemonSet";
-import { Service } from "@pulumi/kubernetes/core/v1/service";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
@@ -9,7 +8,8 @@ import { readScript } from "../../consul/scripts";
 import { KubernetesAgentsSettings } from "../../settings";
 import { AgentNodeArgs, describeAgent } from "../agent-node";
 import { fieldVariable } from "./app-environment";
-import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf, noWait } from "./objects";
+import { createNodeLocalService } from "./node-local-service";
+import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
 import { configMount, Mount, pod, readinessProbe, realLinuxNodes, secretsMount, unprivileged } from "./pod";
 
 export interface KubernetesAgentsArgs extends AgentNodeArgs {
@@ -45,9 +45,16 @@ export class KubernetesAgents extends pulumi.ComponentResource {
   ) {
     super("consul:index:KubernetesAgents", name, {}, opts);
     const node = describeAgent(args, { name: "$(NODE_NAME)", address: "$(HOST_IP)" }, podLayout);
-    const mounts = [...this.createFiles(node), ...hostMounts(args.settings)];
+    const mounts = [...this.createFiles(node), hostMount(args.settings)];
     this.daemonSet = this.createDaemonSet(node, mounts, this.createAccount());
-    this.createNodeLocalService();
+    // For applications that would rather have a name.
+    const { namespace } = args;
+    const servicePorts = openPorts.map(({ name, port }) => ({ name, port, targetPort: name }));
+    createNodeLocalService(
+      `${name}-service`,
+      { metadataName: "consul-agent", namespace, labels: agentLabels, ports: servicePorts },
+      this,
+    );
     this.registerOutputs({});
   }
 
@@ -138,37 +145,19 @@ export class KubernetesAgents extends pulumi.ComponentResource {
       },
     });
   }
-
-  /** For applications that would rather have a name: every request stays on the caller's own node. */
-  private createNodeLocalService() {
-    const { namespace } = this.args;
-    new Service(
-      `${this.name}-service`,
-      {
-        metadata: { name: "consul-agent", namespace, labels: agentLabels, annotations: noWait },
-        spec: {
-          selector: agentLabels,
-          internalTrafficPolicy: "Local",
-          ports: openPorts.map((port) => ({ ...port, targetPort: port.name })),
-        },
-      },
-      { parent: this },
-    );
-  }
 }
 
 const nodeName = fieldVariable("NODE_NAME", "spec.nodeName");
 
-function hostMounts({ hostDataPath }: KubernetesAgentsSettings): Mount[] {
-  return [
-    {
-      name: "data",
-      path: podLayout.dataDir,
-      writable: true,
-      volume: { hostPath: { path: hostDataPath, type: "DirectoryOrCreate" } },
-    },
-    { name: "localtime", path: "/etc/localtime", volume: { hostPath: { path: "/etc/localtime", type: "File" } } },
-  ];
+/**
+ * Of the host an agent's pod has one directory, which the kubelet makes where it is missing. Not /etc/localtime, which the
+ * hand-made agents had: a node without that file could start no agent, there is no "if it exists" for a path of the
+ * host, and a runtime that makes what is missing would leave an empty file or a directory of that name on the node. Times
+ * in an agent's log are UTC and say so.
+ */
+function hostMount({ hostDataPath }: KubernetesAgentsSettings): Mount {
+  const volume = { hostPath: { path: hostDataPath, type: "DirectoryOrCreate" } };
+  return { name: "data", path: podLayout.dataDir, writable: true, volume };
 }
 
 /** Hands the host's directory over to the agent's user. */

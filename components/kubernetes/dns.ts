@@ -1,8 +1,7 @@
 import { ConfigMapPatch } from "@pulumi/kubernetes/core/v1/configMapPatch";
-import { Service } from "@pulumi/kubernetes/core/v1/service";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
-import { noWait } from "./objects";
+import { createNodeLocalService } from "./node-local-service";
 import { StubDomain, stubDomain, stubDomainSnippet } from "./stub-domain";
 import { DnsSettings } from "../../settings";
 
@@ -22,23 +21,20 @@ export class ClusterDns extends pulumi.ComponentResource {
   constructor(name: string, args: ClusterDnsArgs, opts?: pulumi.ComponentResourceOptions) {
     super("consul:index:ClusterDns", name, {}, opts);
     const { settings, namespace, agents } = args;
-    const parent = { parent: this };
 
-    const service = new Service(
+    const service = createNodeLocalService(
       `${name}-service`,
       {
-        metadata: { name: "consul-dns", namespace, labels: agents, annotations: noWait },
-        spec: {
-          selector: agents,
-          clusterIP: settings.clusterIp,
-          internalTrafficPolicy: "Local",
-          ports: [
-            { name: "dns-tcp", port: 53, targetPort: ports.dns, protocol: "TCP" },
-            { name: "dns-udp", port: 53, targetPort: ports.dns, protocol: "UDP" },
-          ],
-        },
+        metadataName: "consul-dns",
+        namespace,
+        labels: agents,
+        clusterIP: settings.clusterIp,
+        ports: [
+          { name: "dns-tcp", port: 53, targetPort: ports.dns },
+          { name: "dns-udp", port: 53, targetPort: ports.dns },
+        ],
       },
-      parent,
+      this,
     );
     const domain = service.spec.clusterIP.apply((address) => ({ address, port: settings.port }));
     this.snippet = settings.coredns === "patch" ? pulumi.output("") : domain.apply(stubDomainSnippet);

@@ -129,7 +129,7 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     assert.equal(secrets.encrypt, wanted.output("gossipKey"));
     assert.equal(await sh("echo $(id -u) $(id -g) $(stat -c '%u %g' /consul/data)"), "100 1000 100 1000");
     assert.match(await sh("cat /proc/1/status"), /^CapBnd:\s0+\nCapAmb:\s0+\nNoNewPrivs:\s1$/m);
-    for (const path of ["/x", "/consul/config/x", "/consul/secrets/x", "/etc/localtime"]) {
+    for (const path of ["/x", "/consul/config/x", "/consul/secrets/x", "/etc/x"]) {
       assert.notEqual((await agent.exec(["touch", path])).code, 0, path);
     }
     assert.equal(await sh("touch /consul/data/x && rm /consul/data/x && echo written"), "written");
@@ -171,6 +171,11 @@ describe("an agent's pod, started as a kubelet starts it", function () {
       assert.equal(reply, '"" 200');
     });
     assert.equal(await agent.isReady(), false);
+    // Not ready, and it serves all the same: the Services lead to it.
+    const lookup = `const resolver = new (require("dns").promises.Resolver)();
+      resolver.setServers(["${agent.address}:8600"]);
+      resolver.resolve4("consul.service.consul").then((found) => console.log(found.length));`;
+    assert.match(await world.run(process.execPath, ["-e", lookup]), /^[1-3]\n$/);
     await Promise.all(gone.map((ordinal, i) => servers.start(ordinal, addresses[i])));
     await servers.ready(servers.ordinals);
     await ready();

@@ -330,9 +330,9 @@ export class World {
         if (!data) throw new Error(`${name}: there is no Secret ${secret.secretName}`);
         made.set(volume, write(volume, decoded(data, "base64"), secret.defaultMode, secret.items));
       } else if (hostPath) {
-        // /etc/localtime is this machine's; directories are the node's own.
-        const path = hostPath.type === "File" ? hostPath.path : join(this.directory, "nodes", node, hostPath.path);
-        if (hostPath.type !== "File") mkdirSync(path, { recursive: true, mode: 0o755 });
+        if (hostPath.type !== "DirectoryOrCreate") throw new Error(`${name}: ${hostPath.path} may not be there`);
+        const path = join(this.directory, "nodes", node, hostPath.path);
+        mkdirSync(path, { recursive: true, mode: 0o755 });
         made.set(volume, path);
         continue; // fsGroup does not reach it
       } else if (emptyDir) {
@@ -415,8 +415,7 @@ export class World {
       "ln -s /proc/self/fd dev/fd; ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr",
       `: >opt/bin/consul; mount --bind ${this.consul} opt/bin/consul`,
       ...mounts.flatMap(({ path, mountPath, readOnly, owned }) => [
-        `mkdir -p ${path.endsWith("localtime") ? dirname(`.${mountPath}`) : `${quote(path)} .${mountPath}`}`,
-        ...(path.endsWith("localtime") ? [`: >.${mountPath}`] : []),
+        `mkdir -p ${quote(path)} .${mountPath}`,
         // What a kubelet does for fsGroup: the group's, and for the group to write where it may be written.
         ...(owned ? [`chgrp -R ${fsGroup ?? 0} ${quote(path)}`] : []),
         ...(owned && !readOnly ? [`chmod g+rwxs ${quote(path)}`] : []),

@@ -10,6 +10,7 @@ const named = ({ resources }: ProgramRun, name: string): Registered => {
 
 interface PodSpec {
   readonly containers: { readonly env: { readonly name: string; readonly valueFrom?: object }[] }[];
+  readonly volumes: { readonly hostPath?: { readonly path: string; readonly type?: string } }[];
 }
 const podOf = ({ inputs }: Registered) => (inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
 
@@ -34,5 +35,24 @@ describe("servers in the cluster", () => {
     const job = async () => named(await runFixture("dev"), "consul-server-roll-job").inputs;
     deepEqual(await job(), await job());
     equal(named(await runFixture("dev"), "consul-server-marker").options.protect, false);
+  });
+});
+
+describe("agents in the cluster", () => {
+  it("are behind Services that stay on the caller's node and lead to agents that see no leader, too", async () => {
+    const made = await runFixture("prod");
+    for (const name of ["consul-agent-service", "consul-dns-service"]) {
+      const { spec } = named(made, name).inputs as { spec: Record<string, unknown> };
+      equal(spec.internalTrafficPolicy, "Local", name);
+      equal(spec.publishNotReadyAddresses, true, name);
+    }
+  });
+
+  it("need nothing of their node that the kubelet does not make", async () => {
+    const { volumes } = podOf(named(await runFixture("prod"), "consul-agent"));
+    deepEqual(
+      volumes.flatMap(({ hostPath }) => (hostPath ? [hostPath] : [])),
+      [{ path: "/var/lib/consul-agent", type: "DirectoryOrCreate" }],
+    );
   });
 });

@@ -64,6 +64,13 @@ describe("agents in the cluster, on a real API server", function () {
 
   const pods = async () => (await core.listNamespacedPod({ namespace, labelSelector: selector })).items;
 
+  /** Says of a pod, as its kubelet does, whether its probe passes. */
+  const setReady = (name: string, status: "True" | "False") =>
+    core.patchNamespacedPodStatus(
+      { name, namespace, body: { status: { conditions: [{ type: "Ready", status }] } } },
+      k8s.setHeaderOptions("Content-Type", k8s.PatchStrategy.StrategicMergePatch),
+    );
+
   /** Waits until the DaemonSet has finished its roll. */
   const settled = () =>
     kube.waitFor("every agent is up to date and ready", async () => {
@@ -204,6 +211,30 @@ describe("agents in the cluster, on a real API server", function () {
   it("have their nodes' addresses", onTheirNodesNetwork);
   it("are given no token of a service account", withoutServiceAccountToken);
   it("are behind Services that stay on the caller's node", selectedByNodeLocalServices);
+  it("stay in their Services while none of them is ready, as without a leader", async () => {
+    const discovery = kube.kubeconfig.makeApiClient(k8s.DiscoveryV1Api);
+    const all = (await pods()).map(({ metadata }) => metadata?.name ?? "");
+    await Promise.all(all.map((name) => setReady(name, "False")));
+    await kube.waitFor("no agent is ready", async () => {
+      const { status } = await apps.readNamespacedDaemonSet({ namespace, name: "consul-agent" });
+      assert.equal(status?.numberReady, 0);
+    });
+    for (const name of ["consul-agent", "consul-dns"]) {
+      await kube.waitFor(`${name} still leads to all agents`, async () => {
+        const labelSelector = `kubernetes.io/service-name=${name}`;
+        const { items } = await discovery.listNamespacedEndpointSlice({ namespace, labelSelector });
+        const conditions = items.flatMap(({ endpoints }) => endpoints.map(({ conditions }) => conditions));
+        // kube-proxy goes by "ready". "serving" shows that the controller knows how the pods are.
+        assert.deepEqual(
+          conditions.map((condition) => [condition?.serving, condition?.ready]),
+          all.map(() => [false, true]),
+        );
+      });
+    }
+    await Promise.all(all.map((name) => setReady(name, "True")));
+    await settled();
+  });
+
   it("have their secrets in Secrets alone", () => secretsInSecretsAlone(prod));
 
   it("roll one at a time when a setting changes, and back to the objects there were", async function () {
@@ -306,7 +337,7 @@ describe("agents in the cluster, on a real API server", function () {
       "consul:backups": "{}",
     };
     const agents =
-      'host namespaces (hostNetwork=true), hostPath volumes (volumes "data", "localtime"), ' +
+      'host namespaces (hostNetwork=true), hostPath volumes (volume "data"), ' +
       'hostPort (container "consul" uses hostPorts 8301, 8500, 8600)';
 
     it("meet privileged alone: their node's network, its disk and its ports are what they are for", async () => {
