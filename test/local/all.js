@@ -8,9 +8,17 @@ const { availableParallelism } = require("os");
 const { join } = require("path");
 
 /** What takes longest is started first: it would be the last to end. */
-const first = [];
-/** What these promise is a time, and they are to have the machine for themselves. */
-const alone = [];
+const first = [
+  "migration",
+  "kube-changes",
+  "day-two-tokens",
+  "day-two-gossip",
+  "day-two-authority",
+  "day-two",
+  "restore",
+];
+/** What these promise is a time: they have the machine for themselves. */
+const alone = ["faults", "kube-servers", "dns"];
 /** A local cluster needs a third of a core and half a gigabyte as a rule. */
 const jobs = Math.min(8, 3 * availableParallelism());
 
