@@ -58,7 +58,7 @@ describe("faults", function () {
   }
 
   /** An agent that leaves may write itself into the catalog once more at once: then nobody sees it leave. Three tries. */
-  async function restartAgents(of: Cluster): Promise<drills.AgentRestarts> {
+  async function restartAgents(of: Cluster) {
     let outcome = await drills.restartAgents(of);
     for (let tries = 1; outcome.leave === 0 && tries < 3; tries++) outcome = await drills.restartAgents(of);
     return outcome;
