@@ -8,40 +8,57 @@ const { availableParallelism } = require("os");
 const { join } = require("path");
 
 /** What takes longest is started first: it would be the last to end. */
-const first = [];
-/** What these promise is a time, and they are to have the machine for themselves. */
-const alone = [];
+const first = [
+  "migration",
+  "kube-changes",
+  "day-two-tokens",
+  "day-two-gossip",
+  "day-two-authority",
+  "day-two",
+  "restore",
+];
+/** What these promise is a time: they have the machine for themselves. */
+const alone = ["faults", "kube-servers", "dns"];
 /** A local cluster needs a third of a core and half a gigabyte as a rule. */
 const jobs = Math.min(8, 3 * availableParallelism());
 
-const files = readdirSync(__dirname).filter((name) => name.endsWith(".test.ts"));
-const local = (names) =>
-  names.map((name) => {
-    if (!files.includes(`${name}.test.ts`)) throw new Error(`there is no test/local/${name}.test.ts`);
-    return `test/local/${name}.test.ts`;
-  });
-const rest = files.map((name) => name.replace(".test.ts", "")).filter((name) => ![...first, ...alone].includes(name));
-const levels = ["test/program/**/*.test.ts", "test/unit/**/*.test.ts"];
-const runs = [["--parallel", `--jobs=${jobs}`, ...local(first), ...local(rest), ...levels], local(alone)];
+const root = join(__dirname, "../..");
+const mocha = join(root, "node_modules/mocha/bin/mocha.js");
+const all = readdirSync(__dirname).flatMap((file) => /^(.*)\.test\.ts$/.exec(file)?.[1] ?? []);
+const rest = all.filter((name) => ![...first, ...alone].includes(name));
+
+function paths(names) {
+  const missing = names.filter((name) => !all.includes(name));
+  if (missing.length > 0) throw new Error(`not in test/local: ${missing.join(", ")}`);
+  return names.map((name) => `test/local/${name}.test.ts`);
+}
+
+const others = ["test/program/**/*.test.ts", "test/unit/**/*.test.ts"];
+const steps = {
+  "what the tests run": ["--require", "sucrase/register/ts", "test/local/tools.ts"],
+  [`side by side, ${jobs} files at a time`]: [
+    mocha,
+    "--parallel",
+    `--jobs=${jobs}`,
+    ...paths([...first, ...rest]),
+    ...others,
+  ],
+  alone: [mocha, ...paths(alone)],
+};
 
 async function main() {
   let failed = 0;
-  for (const args of runs) {
-    console.log(
-      `== ${args.includes("--parallel") ? `side by side, ${jobs} files at a time` : `alone: ${alone.join(", ")}`}`,
-    );
-    const mocha = spawn(process.execPath, [join(__dirname, "../../node_modules/mocha/bin/mocha.js"), ...args], {
-      cwd: join(__dirname, "../.."),
-      stdio: "inherit",
-    });
+  for (const [title, args] of Object.entries(steps)) {
+    console.log(`== ${title}`);
+    const child = spawn(process.execPath, args, { cwd: root, stdio: "inherit" });
     let interrupted = false;
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
       process.removeAllListeners(signal).once(signal, () => {
         interrupted = true;
-        mocha.kill("SIGTERM");
+        child.kill("SIGTERM");
       });
     }
-    const [status] = await once(mocha, "exit");
+    const [status] = await once(child, "exit");
     if (interrupted) return 130;
     failed ||= status ?? 1;
   }

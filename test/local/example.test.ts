@@ -185,9 +185,9 @@ describe("the example's application", function () {
     await sleep(1000);
     const exited = once(first, "exit");
     first.kill("SIGTERM");
-    await cluster.until("it is still found", async () => deepEqual(await instances("agent-2"), [orders[1]]), 10);
+    await cluster.until("it does not stop", () => rejects(get(orders[0], "/health"), /503 .*stopping/));
+    await cluster.until("it is still found", async () => deepEqual(await instances("agent-2"), [orders[1]]));
     ok(first.exitCode === null, "it stopped at once");
-    await rejects(get(orders[0], "/health"), /503 .*stopping/);
     deepEqual(await exited, [0, null]);
     await sleep(1000);
     until.stopped = true;

