@@ -38,7 +38,7 @@ describe("docs/restore.md, carried out on machines", function () {
   const random = new LocalProviders(join(tmpdir(), "consul-machine-restore-no-such-file"));
   let net: Network;
   let sha256 = "";
-  let machines: Machine[] = [];
+  const machines: Machine[] = [];
   let cloud: MachineCloud;
   let trust: Readonly<Record<string, string>> = {};
   /** The disks that Pulumi's state has after a refresh, by server. */
