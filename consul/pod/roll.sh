@@ -1,8 +1,8 @@
 # Before servers in the cluster are changed: roll.sh SECONDS SKIP KEY-FILE URL...
 # Waits until every server is a healthy voter and one of them can be spared, for so many seconds; those named in SKIP
 # (with commas, or "none") are not asked for: this change is to repair them. Then tells autopilot how many servers there
-# are to be, so that those beyond leave for good when they stop (before-stop.sh), and has every member use the gossip key
-# in KEY-FILE: a server that starts with another would stay alone.
+# are to be, so that those beyond leave for good when they stop (before-stop.sh), and has every member know and use the
+# gossip keys in KEY-FILE: a server that starts with others would stay alone.
 # Where no server answers at all, as before the first start, there is nothing to be careful with.
 API_SECONDS=3
 deadline=$(($(date +%s) + $1))
