@@ -1,5 +1,5 @@
 import { deepEqual, equal, match, notEqual, ok, rejects } from "assert/strict";
-import { mkdtempSync, rmSync } from "fs";
+import { mkdtempSync, readFileSync, rmSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { connect, PeerCertificate } from "tls";
@@ -195,23 +195,38 @@ describe("day two, on a cluster of this machine", function () {
     equal(await cluster.leaderName(), leaders.at(3));
   });
 
-  it("rotates the gossip key in one go", async () => {
-    const before = Object.keys((await keyring()).Keys);
-    await under({ "consul:gossip": '{"generation":2}' });
-    const { Keys, PrimaryKeys, NumNodes } = await keyring();
-    equal(Object.keys(Keys).length, 1);
-    ok(!before.includes(Object.keys(Keys)[0] ?? ""));
-    deepEqual([Object.values(PrimaryKeys), NumNodes], [[6], 6]);
+  const gossip = (generation: number, ...alsoAccepted: number[]) => ({
+    "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
   });
 
-  it("goes on with a rotation that was interrupted, and names a node that was away", async () => {
+  it("replaces the gossip key in three steps, and refuses to leave one out", async () => {
+    const servers = () => ["server-1", "server-2", "server-3"].map((name) => cluster.pid(name));
+    const before = servers();
+    const [old] = Object.keys((await keyring()).Keys);
+    await rejects(rollout.up(gossip(2)), /no node knows gossip key 2 yet/);
+    await under(gossip(1, 2));
+    const both = await keyring();
+    deepEqual([Object.values(both.Keys), both.PrimaryKeys], [[6, 6], { [old ?? ""]: 6 }]);
+    await rejects(rollout.up(gossip(2)), /the nodes still start with gossip key 1/);
+    await under(gossip(2, 1));
+    const switched = await keyring();
+    deepEqual(Object.values(switched.Keys), [6, 6]);
+    ok(!((old ?? "") in switched.PrimaryKeys));
+    deepEqual(Object.values(switched.PrimaryKeys), [6]);
+    await under(gossip(2));
+    const { Keys, PrimaryKeys, NumNodes } = await keyring();
+    deepEqual([Keys, NumNodes], [switched.PrimaryKeys, 6]);
+    deepEqual(PrimaryKeys, switched.PrimaryKeys);
+    deepEqual(servers(), before, "no server was restarted for a key");
+  });
+
+  it("goes on with a step that was interrupted, and names a node that was away", async () => {
+    await rollout.up(gossip(2, 3));
     const stop = new Error("interrupted");
     const interrupt = (node: string) => (node === "server-3" ? Promise.reject(stop) : Promise.resolve());
-    await rejects(rollout.up({ "consul:gossip": '{"generation":3}' }, interrupt), stop);
-    // Two servers have the new key alone, the other nodes both: everybody encrypts with the new one.
+    await rejects(rollout.up(gossip(3, 2), interrupt), stop);
     const halfway = await keyring();
-    deepEqual(Object.values(halfway.Keys).sort(), [4, 6]);
-    deepEqual(Object.values(halfway.PrimaryKeys), [6]);
+    deepEqual([Object.values(halfway.Keys), Object.values(halfway.PrimaryKeys)], [[6, 6], [6]]);
 
     await cluster.end("agent-3");
     await under({});
@@ -224,6 +239,7 @@ describe("day two, on a cluster of this machine", function () {
     said.length = 0;
     await rollout.up({});
     ok(!said.some((line) => line.includes("earlier gossip key")));
+    await rollout.up(gossip(3));
     const { Keys, PrimaryKeys } = await keyring();
     deepEqual([Object.values(Keys), Object.values(PrimaryKeys)], [[6], [6]]);
   });
@@ -239,8 +255,15 @@ describe("day two, on a cluster of this machine", function () {
       const nodes = await cluster.api("server-1").get<{ Node: string }[]>("catalog/nodes");
       ok(!nodes.some(({ Node }) => Node === "agent-3"));
     });
-    await rollout.up({ "consul:gossip": '{"generation":4}' });
+    await rollout.up(gossip(3, 4));
+    await rollout.up(gossip(4, 3));
+    await rollout.up(gossip(4));
     deepEqual(Object.values((await keyring()).Keys), [5]);
+    // What the node remembers is the key that is gone.
+    const [remembered] = JSON.parse(readFileSync(join(cluster.dir, "agent-3/data/serf/local.keyring"), "utf8")) as [
+      string,
+    ];
+    ok(!(remembered in (await keyring()).Keys));
     cluster.start("agent-3");
     await cluster.ready();
     deepEqual(Object.values((await keyring()).Keys), [6]);

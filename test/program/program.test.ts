@@ -276,7 +276,7 @@ describe("a stack of agents alone", () => {
       return value;
     };
     deepEqual(await keyring({ ...prodOutputs, gossipKeys: ["a", "b"] }), ["a", "b"]);
-    const { gossipKeys: _, ...earlier } = prodOutputs;
+    const earlier = { ...prodOutputs, gossipKeys: undefined };
     deepEqual(await keyring(earlier), [prodOutputs.gossipKey]);
   });
 
