@@ -50,8 +50,11 @@ installed_keys() { printf '%s\n' "$keys" | tr , '\n' | sed 's/^"\([^"]*\)".*/\1/
 # Whether members encrypt with another key than the first, or know one that is not in FILE.
 switches() { ! used || [ -n "$(installed_keys | grep -vxF "$wanted")" ]; }
 
-# Prints the servers' clients that do not start with the keys for this yet.
-behind() { sh "$(dirname "$0")/behind.sh" "$GOSSIP_PATTERN" | grep -v '^consul-server-[0-9]*$' | paste -sd , -; }
+# Prints the agents that do not start with the keys for this yet. Servers have no mark.
+behind() {
+  nodes=$(sh "$(dirname "$0")/behind.sh" "$GOSSIP_PATTERN") || return 1
+  printf '%s\n' "$nodes" | grep -v '^consul-server-[0-9]*$' | paste -sd , -
+}
 
 case $1 in
   use)

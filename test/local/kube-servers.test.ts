@@ -102,6 +102,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
       .trim()
       .split("\n");
     assert.deepEqual(files, [
+      "gossip.keyring 440 1000",
       "management-token 440 1000",
       "secrets.json 440 1000",
       "server-key.pem 440 1000",
@@ -175,25 +176,47 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
   });
 
   it("change the gossip key and the agents' token under load, and then the old ones are worth nothing", async function () {
-    this.timeout("5m");
+    this.timeout("15m");
     const since = Date.now();
     const [oldKey, oldToken] = [wanted.output("gossipKey"), wanted.output("agentToken")];
-    servers.wanted = wanted = await describeWith({
-      "consul:gossip": JSON.stringify({ generation: 2 }),
-      "consul:tokens": JSON.stringify({ agentGeneration: 2 }),
-    });
-    assert.notEqual(wanted.output("gossipKey"), oldKey);
-    ok(await servers.job("roll"));
-    await servers.roll(() => true);
-    ok(await servers.job("acl"));
+    const step = async (generation: number, ...alsoAccepted: number[]) => {
+      servers.wanted = wanted = await describeWith({
+        "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
+        "consul:tokens": JSON.stringify({ agentGeneration: 2 }),
+      });
+    };
+    const rollServers = async () => {
+      ok(await servers.job("roll"));
+      await servers.roll(() => true);
+      ok(await servers.job("acl"));
+    };
+    const rollAgents = async () => {
+      for (const [i, agent] of agents.entries()) {
+        await agent.delete();
+        agents[i] = await startAgent(agent.name);
+        await eventually("the agent is ready", async () => assert.ok(await agents[i]?.isReady()));
+      }
+    };
+    await step(1, 2);
+    assert.equal(wanted.output("gossipKey"), oldKey);
+    await rollServers();
     // An agent that has not been updated yet keeps its key and its token.
     const early = await servers.job("retire", { "300": "3" });
     assert.equal(early.code, 1);
     assert.match(early.output, /What they need is kept/);
-    for (const [i, agent] of agents.entries()) {
-      await agent.delete();
-      agents[i] = await startAgent(agent.name);
-      await eventually("the agent is ready", async () => assert.ok(await agents[i]?.isReady()));
+    await step(2, 1);
+    assert.notEqual(wanted.output("gossipKey"), oldKey);
+    const refused = await servers.job("roll");
+    assert.equal(refused.code, 1);
+    const [late] = /nothing is switched, .* yet: [^.]*/.exec(refused.output) ?? [refused.output];
+    for (const { name } of agents) assert.ok(late.includes(name), late);
+    assert.ok((await servers.consul(0, "keyring", "-list-primary")).includes(oldKey));
+    await step(1, 2);
+    await rollAgents();
+    for (const next of [() => step(2, 1), () => step(2)]) {
+      await next();
+      await rollServers();
+      await rollAgents();
     }
     ok(await servers.job("retire"));
     const keys = await servers.consul(0, "keyring", "-list");

@@ -261,6 +261,9 @@ describe("moving a hand-made cluster", function () {
   });
 
   it("7. the published gossip key is replaced by one that nobody has seen", async () => {
+    const existingKey = publishedKey;
+    await up({ "consul:gossip": JSON.stringify({ existingKey, alsoAccepted: [2] }) });
+    await up({ "consul:gossip": JSON.stringify({ existingKey, generation: 2, alsoAccepted: [1] }) });
     await up({ "consul:gossip": JSON.stringify({ generation: 2 }) });
     const rings = await cluster
       .api("server-1")
