@@ -247,7 +247,7 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     const lame = await start({ ...wanted.agent, initContainers: [] });
     const { code, output } = await lame.finished();
     assert.notEqual(code, 0);
-    assert.match(output, /permission denied/);
+    assert.match(output, /local\.keyring.*: Permission denied/);
   });
 
   it("leaves where it is told to", async () => {
