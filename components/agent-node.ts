@@ -9,20 +9,20 @@ export interface AgentNodeArgs {
   /** Addresses or names of all servers. */
   readonly retryJoin: pulumi.Input<string[]>;
   readonly caCertificate: pulumi.Input<string>;
-  /** Secret. */
-  readonly gossipKey: pulumi.Input<string>;
+  /** Secret: the one that encrypts first. */
+  readonly gossipKeys: pulumi.Input<string[]>;
   /** Secret. */
   readonly agentToken: pulumi.Input<string>;
 }
 
 /** An agent as a node, with the keys that it needs. */
 export function describeAgent(
-  { config, datacenter, retryJoin, caCertificate, gossipKey, agentToken }: AgentNodeArgs,
+  { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken }: AgentNodeArgs,
   placement: Placement,
   layout: NodeLayout,
 ): pulumi.Output<ConsulNode> {
   return pulumi
-    .output({ datacenter, retryJoin, caCertificate, gossipKey, agentToken })
+    .output({ datacenter, retryJoin, caCertificate, gossipKeys, agentToken })
     .apply(({ datacenter, retryJoin, caCertificate, ...secrets }) =>
       agentNode({ ...config, datacenter, retryJoin }, caCertificate, secrets, placement, layout),
     );

@@ -6,6 +6,7 @@ import { PrivateKey } from "@pulumi/tls/privateKey";
 import { SelfSignedCert } from "@pulumi/tls/selfSignedCert";
 import { AclObject, serverAclObjects } from "../consul/acl";
 import { serverNode, ServerConfig, Placement } from "../consul/config";
+import { GossipGenerations } from "../consul/gossip";
 import { ConsulNode, NodeLayout } from "../consul/node";
 import { gossipKey, uuid7Time } from "../consul/secrets";
 import { randomHex, randomToken } from "./random";
@@ -24,12 +25,7 @@ export interface TrustServer {
 export interface TrustArgs {
   readonly datacenter: string;
   readonly servers: readonly TrustServer[];
-  readonly gossip: {
-    readonly generation: number;
-    readonly lifetimeDays: number;
-    /** Secret: a key to use instead of one of ours. */
-    readonly existingKey?: string | undefined;
-  };
+  readonly gossip: GossipGenerations & { readonly lifetimeDays: number };
   readonly certificates: {
     /** The generation that signs, and those that are trusted besides. */
     readonly caGeneration: number;
@@ -56,8 +52,10 @@ export interface ServerTrust {
 
 /** Gossip key, certificate authority, server certificates and tokens of one datacenter. */
 export class Trust extends pulumi.ComponentResource {
-  /** Secret: 32 bytes, base64. */
+  /** Secret: the key that encrypts gossip, 32 bytes, base64. */
   readonly gossipKey: pulumi.Output<string>;
+  /** Secret: all that nodes know, the one that encrypts first. */
+  readonly gossipKeys: pulumi.Output<string[]>;
   /** When the gossip key is due to be replaced, RFC 3339. */
   readonly gossipDue: pulumi.Output<string>;
   /** Certificates of all CAs that are trusted, by generation, PEM. Public. */
@@ -78,9 +76,11 @@ export class Trust extends pulumi.ComponentResource {
     const parent = { parent: this };
     const { certificates, gossip } = args;
 
-    const gossipHex = randomHex(`${name}-gossip-key-${gossip.generation}`, 64, parent);
-    this.gossipKey = pulumi.secret(gossip.existingKey ?? gossipHex.apply(gossipKey));
-    this.gossipDue = gossipDueDate(name, gossip, parent);
+    const key = gossipKeyOf(name, gossip, gossip.generation, parent);
+    const accepted = gossip.alsoAccepted.map((generation) => gossipKeyOf(name, gossip, generation, parent));
+    this.gossipKey = key.key;
+    this.gossipKeys = pulumi.all([key, ...accepted].map(({ key }) => key));
+    this.gossipDue = key.due;
     const ca = certificateAuthority(name, args, certificates.caGeneration, parent);
     const others = certificates.caAlsoTrusted.map((generation) => certificateAuthority(name, args, generation, parent));
     const trusted = [ca, ...others].sort((a, b) => a.generation - b.generation);
@@ -111,10 +111,10 @@ export class Trust extends pulumi.ComponentResource {
   ): pulumi.Output<ConsulNode> {
     const own = this.servers.find(({ name }) => name === server);
     if (!own) throw new Error(`no certificate was made for server ${server}`);
-    const { caCertificate, gossipKey, managementToken } = this;
+    const { caCertificate, gossipKeys, managementToken } = this;
     const { cert, key, agentToken } = own;
     return pulumi
-      .output({ caCertificate, gossipKey, cert, key, managementToken, agentToken })
+      .output({ caCertificate, gossipKeys, cert, key, managementToken, agentToken })
       .apply(({ caCertificate, ...secrets }) => serverNode(config, caCertificate, secrets, placement, layout));
   }
 
@@ -129,14 +129,18 @@ export class Trust extends pulumi.ComponentResource {
 
 type Parent = { readonly parent: Trust };
 
-function gossipDueDate(name: string, gossip: TrustArgs["gossip"], parent: Parent): pulumi.Output<string> {
+/** The key of one generation, secret, and when it is due to be replaced. */
+function gossipKeyOf(name: string, gossip: TrustArgs["gossip"], generation: number, parent: Parent) {
+  const hex = randomHex(`${name}-gossip-key-${generation}`, 64, parent);
+  const existing = generation === 1 ? gossip.existingKey : undefined;
   // A version 7 UUID is the one thing the random provider makes that remembers when.
-  const since = new RandomUuid7(`${name}-gossip-since-${gossip.generation}`, {}, parent);
-  return since.result.apply((uuid) => {
+  const since = new RandomUuid7(`${name}-gossip-since-${generation}`, {}, parent);
+  const due = since.result.apply((uuid) => {
     const due = uuid7Time(uuid);
     due.setUTCDate(due.getUTCDate() + gossip.lifetimeDays);
     return due.toISOString();
   });
+  return { key: pulumi.secret(existing ?? hex.apply(gossipKey)), due };
 }
 
 function certificateAuthority(name: string, args: TrustArgs, generation: number, parent: Parent) {

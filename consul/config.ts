@@ -1,3 +1,4 @@
+import { GossipKeys, gossipMark, keyringPaths, keyringText } from "./gossip";
 import { ConsulFile, ConsulNode, NodeLayout, stableJson } from "./node";
 import { digest, uuid } from "./secrets";
 
@@ -47,7 +48,7 @@ export interface AgentConfig extends DatacenterConfig {
 export type CaBundle = string;
 
 export interface ServerSecrets {
-  readonly gossipKey: string;
+  readonly gossipKeys: GossipKeys;
   readonly cert: string;
   readonly key: string;
   readonly managementToken: string;
@@ -55,7 +56,7 @@ export interface ServerSecrets {
 }
 
 export interface AgentSecrets {
-  readonly gossipKey: string;
+  readonly gossipKeys: GossipKeys;
   readonly agentToken: string;
 }
 
@@ -95,8 +96,6 @@ function common(config: DatacenterConfig, layout: NodeLayout) {
     disable_update_check: true,
     enable_script_checks: false,
     enable_local_script_checks: false,
-    // The key in the configuration is the truth: a node that was away during a rotation comes back (docs/facts/consul.md).
-    disable_keyring_file: true,
     encrypt_verify_incoming: true,
     encrypt_verify_outgoing: true,
     limits: { http_max_conns_per_client: 400 },
@@ -194,11 +193,11 @@ export function serverPublicFiles(config: ServerConfig, ca: CaBundle, layout: No
 /** The files of a server that are secret. */
 export function serverSecretFiles(secrets: ServerSecrets, layout: NodeLayout): ConsulFile[] {
   const content = {
-    encrypt: secrets.gossipKey,
+    encrypt: secrets.gossipKeys[0],
     acl: { tokens: { initial_management: secrets.managementToken, agent: secrets.agentToken } },
   };
   return [
-    { path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true },
+    ...keyFiles(content, secrets.gossipKeys, layout),
     { path: `${layout.secretDir}/server.pem`, mode: "0640", content: secrets.cert, secret: true },
     { path: `${layout.secretDir}/server-key.pem`, mode: "0640", content: secrets.key, secret: true },
   ];
@@ -260,17 +259,17 @@ export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: Node
 }
 
 /**
- * What an agent was started with, in its node's metadata as "trust": gossip key, token and authorities, eight digits
+ * What an agent was started with, in its node's metadata as "trust": gossip keys, token and authorities, eight digits
  * each that give nothing away. So that nothing is taken away while a node still needs it (consul/scripts/behind.sh).
  */
 export function trustMark(ca: CaBundle, secrets: AgentSecrets): string {
-  return [secrets.gossipKey, secrets.agentToken, ca].map(mark).join(".");
+  return [gossipMark(secrets.gossipKeys), mark(secrets.agentToken), mark(ca)].join(".");
 }
 
-/** Matches the trust mark of nodes that have just these, as scripts/behind.sh takes it: a pattern for grep. */
+/** Matches the trust mark of nodes that have just these, as scripts/behind.sh takes it: a pattern for grep -E. */
 export function trustPattern(ca: CaBundle, secrets?: AgentSecrets): string {
   if (secrets === undefined) return `[^.]*[.][^.]*[.]${mark(ca)}`;
-  return trustMark(ca, secrets).replaceAll(".", "[.]");
+  return trustMark(ca, secrets).replace(/[.+]/g, "[$&]");
 }
 
 function mark(text: string): string {
@@ -280,11 +279,19 @@ function mark(text: string): string {
 /** The files of an agent that are secret. */
 export function agentSecretFiles(ca: CaBundle, secrets: AgentSecrets, layout: NodeLayout): ConsulFile[] {
   const content = {
-    encrypt: secrets.gossipKey,
+    encrypt: secrets.gossipKeys[0],
     node_meta: { trust: trustMark(ca, secrets) },
     acl: { tokens: { agent: secrets.agentToken, config_file_service_registration: secrets.agentToken } },
   };
-  return [{ path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true }];
+  return keyFiles(content, secrets.gossipKeys, layout);
+}
+
+/** "encrypt" alone would do for a node without a keyring; the keyring says what else the node understands. */
+function keyFiles(content: object, gossipKeys: GossipKeys, layout: NodeLayout): ConsulFile[] {
+  return [
+    { path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true },
+    { path: keyringPaths(layout).given, mode: "0640", content: keyringText(gossipKeys), secret: true },
+  ];
 }
 
 function merge(base: Record<string, unknown>, extra: Readonly<Record<string, unknown>>): Record<string, unknown> {

@@ -30,7 +30,7 @@ export interface NodeLayout {
   readonly consul: string;
   /** Directory of what may be read by anyone: consul.json, ca.pem. */
   readonly configDir: string;
-  /** Directory of what may not: secrets.json, server.pem, server-key.pem. May equal configDir. */
+  /** Directory of what may not: secrets.json, gossip.keyring, server.pem, server-key.pem. May equal configDir. */
   readonly secretDir: string;
   /** Consul's data directory. */
   readonly dataDir: string;

@@ -1,19 +1,28 @@
-/** Decides which steps of an upgrade are allowed: from one version of Consul, or one authority, to another. */
+import { GossipGenerations, gossipTag, refusedKeys } from "./gossip";
+
+/** Decides which steps of an upgrade are allowed: from one version of Consul, authority or gossip key to another. */
 
 /** What servers were last set to, as their platform remembers it: in tags of a machine, in a StatefulSet's annotations. */
 export interface SetTo {
   readonly "consul-version": string;
   /** Generations of certificate authorities, the one that signs first: `1`, `1+2`, `2+1`. */
   readonly "consul-ca": string;
+  /** Generations of gossip keys, the one that encrypts first: `1`, `1+2`, `2+1`. */
+  readonly "consul-gossip": string;
 }
 
 /** What the servers are to be set to by these settings. */
 export function setTo(settings: {
   readonly version: string;
   readonly certificates: { readonly caGeneration: number; readonly caAlsoTrusted: readonly number[] };
+  readonly gossip: GossipGenerations;
 }): SetTo {
   const { caGeneration, caAlsoTrusted } = settings.certificates;
-  return { "consul-version": settings.version, "consul-ca": [caGeneration, ...caAlsoTrusted].join("+") };
+  return {
+    "consul-version": settings.version,
+    "consul-ca": [caGeneration, ...caAlsoTrusted].join("+"),
+    "consul-gossip": gossipTag(settings.gossip),
+  };
 }
 
 /** Why servers may not go from one to the other in one step; undefined where they may. What is not known is no reason. */
@@ -21,7 +30,8 @@ export function refusedStep(from: Partial<SetTo>, to: SetTo): string | undefined
   const before = { ...to, ...from };
   return (
     refusedVersion(before["consul-version"], to["consul-version"]) ??
-    refusedAuthorities(before["consul-ca"], to["consul-ca"])
+    refusedAuthorities(before["consul-ca"], to["consul-ca"]) ??
+    refusedKeys(before["consul-gossip"], to["consul-gossip"])
   );
 }
 

@@ -6,7 +6,7 @@ import { localLayout } from "../components/local/nodes";
 import { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
-import { leaderProbe, podLayout } from "../consul/pod/pod";
+import { leaderProbe, podCommand, podLayout } from "../consul/pod/pod";
 import { withApi } from "../consul/scripts";
 import { runCommand } from "./command";
 import { wantedConsul } from "./consul-binary";
@@ -82,7 +82,7 @@ function nodeService(node: ConsulNode, published: boolean, mounts: Mounts): obje
   return {
     ...common,
     hostname: node.name,
-    entrypoint: [...node.command],
+    entrypoint: podCommand(node),
     command: [],
     restart: "unless-stopped",
     stop_grace_period: "30s",

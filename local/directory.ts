@@ -1,7 +1,9 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { dirname, join } from "path";
 import { setTimeout as sleep } from "timers/promises";
+import { localLayout } from "../components/local/nodes";
 import type { AclObject } from "../consul/acl";
+import { keyringPaths } from "../consul/gossip";
 import { ConsulNode, stableJson } from "../consul/node";
 import { identity, ProcessId } from "./processes";
 
@@ -103,6 +105,15 @@ export class RunDirectory {
       writeFileSync(join(this.path, path), content, { mode: 0o600 });
       chmodSync(join(this.path, path), parseInt(mode, 8));
     }
+  }
+
+  /** Puts the keys that a node is given in the place of those that it remembers; before each start. */
+  installKeyring({ name, files }: ConsulNode): void {
+    const { given, own } = keyringPaths(localLayout(name));
+    const keyring = files.find(({ path }) => path === given);
+    if (keyring === undefined) return; // a node of another program's making
+    mkdirSync(dirname(join(this.path, own)), { recursive: true, mode: 0o700 });
+    writeFileSync(join(this.path, own), keyring.content, { mode: 0o600 });
   }
 
   /** Writes policies and tokens in place of those of last time; for this user alone, since tokens are secret. @returns where */

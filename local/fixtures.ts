@@ -39,7 +39,7 @@ export class FixtureProviders implements Providers {
         return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), validityEndTime } };
       }
       case "pulumi:pulumi:StackReference": {
-        const secretOutputNames = ["gossipKey", "agentToken", "managementToken"];
+        const secretOutputNames = ["gossipKey", "gossipKeys", "agentToken", "managementToken"];
         return { id: name, state: { name, outputs: this.stackOutputs, secretOutputNames } };
       }
       case "alicloud:ecs/ecsDisk:EcsDisk":
@@ -77,6 +77,7 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   serverUrls: ["https://10.16.190.28:8501", "https://10.16.190.40:8501", "https://10.16.190.70:8501"],
   caCertificate: pem("CERTIFICATE", "ca"),
   gossipKey: "Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM=",
+  gossipKeys: ["Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM="],
   agentToken: "f1c70e5a-0000-4000-8000-00000000a9e7",
   managementToken: "f1c70e5a-0000-4000-8000-000000003a9a",
   appEnvironment: [],

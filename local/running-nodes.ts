@@ -41,6 +41,7 @@ export class RunningNodes {
     if (this.has(name)) throw new Error(`${name} runs already`);
     if (this.stopped) throw new Error(`${name} is not started: this cluster has been stopped`);
     this.directory.write(node, keys);
+    this.directory.installKeyring(node);
     const started = new NodeProcess(consul, node.command.slice(1), this.directory.path, this.directory.logFile(name));
     this.processes.set(name, started);
     this.note();

@@ -228,9 +228,9 @@ export class Cluster {
     this.directory.write(this.node(name), this.providers?.id ?? "");
   }
 
-  /** Writes a node's files and starts its process. */
-  start(name: string): void {
-    this.running.start(this.node(name), this.consul, this.providers?.id ?? "");
+  /** Writes a node's files and starts its process. @param node another description, as of a stack that was left behind */
+  start(name: string, node: ConsulNode = this.node(name)): void {
+    this.running.start(node, this.consul, this.providers?.id ?? "");
   }
 
   /** Stops one node as a service manager does, and waits until it is gone. */

@@ -2,16 +2,18 @@ import { z } from "zod";
 import { rule } from "./mistakes";
 import { text, whole } from "./values";
 
-/** The key that encrypts gossip. */
+/** The keys of gossip. */
 export const gossip = z
   .strictObject({
-    /** Raise by one to have a new gossip key. */
+    /** Generation of the key that encrypts. A new one goes in three steps, docs/operations.md. */
     generation: whole(1, 1000).default(1),
+    /** Generations whose keys every node knows besides: the next one before it encrypts, the last one until no node starts with it. */
+    alsoAccepted: z.array(whole(1, 1000), { error: "a list of generations such as [2]" }).default([]),
     /** Days after which a new key is due. */
     lifetimeDays: whole(1, 3650, " (days)").default(365),
     /**
-     * The key of a hand-made cluster that is moved here, instead of the first one of this program; set it with
-     * --secret. Take it away and raise the generation to have a key that nobody has seen: docs/migration.md.
+     * The key of a hand-made cluster that is moved here, instead of this program's own key of generation 1; set it with
+     * --secret. A key that nobody has seen is generation 2, in the same three steps: docs/migration.md.
      */
     existingKey: text(
       "a gossip key: 16, 24 or 32 bytes in base64",
@@ -19,9 +21,16 @@ export const gossip = z
     ).optional(),
   })
   .check(
-    rule(["generation"], ({ generation, existingKey }, { wrong }) => {
-      if (existingKey === undefined || generation === 1) return;
-      wrong(["existingKey"], "nothing, once gossip.generation is raised: that is how it is replaced");
+    rule(["generation", "alsoAccepted"], ({ generation, alsoAccepted }, { wrong }) => {
+      if (new Set([generation, ...alsoAccepted]).size === alsoAccepted.length + 1) return;
+      wrong(["alsoAccepted"], "other generations than gossip.generation, each one once");
+    }),
+    rule(["generation", "alsoAccepted"], ({ generation, alsoAccepted, existingKey }, { wrong }) => {
+      if (existingKey === undefined || [generation, ...alsoAccepted].includes(1)) return;
+      wrong(
+        ["existingKey"],
+        "nothing, once neither gossip.generation nor gossip.alsoAccepted names 1: it is the key of generation 1",
+      );
     }),
   );
 

@@ -31,7 +31,7 @@ function createKubernetesAgents(
   servers: Servers,
   { namespace, provider }: ClusterAccess,
 ): Agents {
-  const { datacenter, retryJoin, caCertificate, gossipKey, agentToken } = servers.outputs;
+  const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   const { daemonSet } = new KubernetesAgents(
     "consul-agent",
     {
@@ -50,7 +50,7 @@ function createKubernetesAgents(
       datacenter,
       retryJoin,
       caCertificate,
-      gossipKey,
+      gossipKeys,
       agentToken,
       // Servers first: an agent may be older than its servers, not newer.
       dependsOn: servers.ready,
@@ -68,7 +68,7 @@ function createKubernetesAgents(
 
 /** Agents as processes on this machine, for `npm start`. */
 function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: Servers): void {
-  const { datacenter, retryJoin, caCertificate, gossipKey, agentToken } = servers.outputs;
+  const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   for (const { name, address } of agents.nodes) {
     const config = {
       logLevel: settings.logLevel,
@@ -80,7 +80,7 @@ function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, se
       extra: {},
     };
     const node = describeAgent(
-      { config, datacenter, retryJoin, caCertificate, gossipKey, agentToken },
+      { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken },
       { name, address, id: agentNodeId(name) },
       localLayout(name),
     );

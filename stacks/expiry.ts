@@ -16,7 +16,7 @@ export function daysLeft(expiry: Expiry): Record<keyof Expiry, number> {
 const remedies: Readonly<Record<keyof Expiry, string>> = {
   ca: "the certificate authority runs out: introduce the next one (docs/operations.md)",
   serverCertificate: "a server certificate runs out: `pulumi up` renews it",
-  gossipKey: "the gossip key is due: raise consul:gossip.generation by one",
+  gossipKey: "the gossip key is due: introduce the next one (docs/operations.md)",
 };
 
 /** Warns, in previews too, of what has fewer days left than the limit. */

@@ -27,8 +27,10 @@ export interface ConsulOutputs {
   serverUrls: pulumi.Output<string[]>;
   /** PEM of the certificate authority, to check the servers with. Public. */
   caCertificate: pulumi.Output<string>;
-  /** Secret. Encrypts gossip; every node needs it. */
+  /** Secret. Encrypts gossip. */
   gossipKey: pulumi.Output<string>;
+  /** Secret. Every node needs all of them: the one that encrypts first, then those that are accepted besides. */
+  gossipKeys: pulumi.Output<string[]>;
   /** Secret. The token with which agents register their nodes. */
   agentToken: pulumi.Output<string>;
   /** Secret. May do everything: for operators, never for an application. */
@@ -49,7 +51,12 @@ export interface ConsulOutputs {
 }
 
 /** The outputs that are secret, in this stack and in every stack that reads them. */
-export const secretOutputs = ["gossipKey", "agentToken", "managementToken"] as const satisfies (keyof ConsulOutputs)[];
+export const secretOutputs = [
+  "gossipKey",
+  "gossipKeys",
+  "agentToken",
+  "managementToken",
+] as const satisfies (keyof ConsulOutputs)[];
 
 /**
  * Reads another stack's outputs. Each field is read when it is used; secrets stay secret.
@@ -66,6 +73,7 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
     serverUrls: true,
     caCertificate: true,
     gossipKey: true,
+    gossipKeys: true,
     agentToken: true,
     managementToken: true,
     appEnvironment: true,
@@ -87,11 +95,19 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
 
   function readField(field: keyof ConsulOutputs): pulumi.Output<unknown> {
     // getOutput, not outputs: reading the whole map would make every field secret as soon as one is.
-    const read = pulumi.all([stack.name, stack.getOutput("outputsVersion"), stack.getOutput(field)]);
+    const found = field === "gossipKeys" ? gossipKeys() : stack.getOutput(field);
+    const read = pulumi.all([stack.name, stack.getOutput("outputsVersion"), found]);
     const value = read.apply(([name, version, value]: [string, unknown, unknown]) =>
       checked(name, version, field, value),
     );
     return (secretOutputs as readonly string[]).includes(field) ? pulumi.secret(value) : value;
+  }
+
+  /** A stack of an earlier release has one key, and no list. */
+  function gossipKeys(): pulumi.Output<unknown> {
+    return pulumi
+      .all([stack.getOutput("gossipKeys"), stack.getOutput("gossipKey")])
+      .apply(([keys, key]: [unknown, unknown]) => keys ?? (key === undefined ? undefined : [key]));
   }
 }
 

@@ -26,6 +26,7 @@ export const serverOutputNames = [
   "serverUrls",
   "caCertificate",
   "gossipKey",
+  "gossipKeys",
   "agentToken",
   "managementToken",
   "expiry",
@@ -62,6 +63,7 @@ export function createServers(settings: Settings, cloud: Cloud, cluster: Cluster
       serverUrls: pulumi.output(hosts.map((host) => `https://${host}:${ports.https}`)),
       caCertificate: trust.caCertificate,
       gossipKey: trust.gossipKey,
+      gossipKeys: trust.gossipKeys,
       agentToken: trust.agentToken,
       managementToken: trust.managementToken,
       expiry: pulumi.output({

@@ -1,10 +1,10 @@
 import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { trustPattern } from "../../consul/config";
-import { retire, useGossipKey } from "../../consul/machine/commands";
+import { gossipPattern, onlyAddsKeys } from "../../consul/gossip";
+import { retire, useGossipKeys } from "../../consul/machine/commands";
 import { UserData } from "../../consul/machine/user-data";
 import { assess, Verdict } from "../../consul/quorum";
-import { digest } from "../../consul/secrets";
 import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
@@ -18,7 +18,7 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"
   >;
-  readonly trust: Pick<Trust, "caCertificate" | "gossipKey" | "agentToken" | "managementToken">;
+  readonly trust: Pick<Trust, "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
   /** Milliseconds between two looks at servers that are not ready; 5,000 unless given. */
   readonly pause?: number;
 }
@@ -43,11 +43,7 @@ export class QuorumGate {
    * preview already refuses a step that is too long, without asking anybody.
    */
   get tags(): Tags & SetTo {
-    const { gossip } = this.args.settings;
-    return {
-      ...setTo(this.args.settings),
-      "consul-gossip": gossip.existingKey === undefined ? String(gossip.generation) : "existing",
-    };
+    return { ...setTo(this.args.settings) };
   }
 
   /**
@@ -141,8 +137,8 @@ export class QuorumGate {
     const { settings, trust } = this.args;
     const rotated = settings.gossip.generation > 1 || settings.tokens.agentGeneration > 1;
     if (pulumi.runtime.isDryRun() || !rotated) return pulumi.all([after]).apply(() => undefined);
-    const { caCertificate, gossipKey, agentToken } = trust;
-    return pulumi.output({ ca: caCertificate, gossipKey, agentToken, after }).apply(async ({ ca, ...secrets }) => {
+    const { caCertificate, gossipKeys, agentToken } = trust;
+    return pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after }).apply(async ({ ca, ...secrets }) => {
       const machines = await this.machines.list();
       const pattern = trustPattern(ca, secrets);
       let late = await this.machines.behind(machines, pattern);
@@ -151,7 +147,7 @@ export class QuorumGate {
         await sleep(this.pause);
         late = await this.machines.behind(machines, pattern);
       }
-      if (late.length === 0) await this.machines.onOne(machines, retire(digest(secrets.gossipKey)));
+      if (late.length === 0) await this.machines.onOne(machines, retire(secrets.gossipKeys));
       else {
         await pulumi.log.warn(
           `with an earlier gossip key, token or authority: ${late.join(", ")}. What they need is kept; ` +
@@ -191,7 +187,7 @@ export class QuorumGate {
     if (this.skips(server)) {
       return pulumi.log.warn(`${server} is updated without asking the other servers: consul:gate.skip names it`);
     }
-    let keyInUse = before["consul-gossip"] === undefined || before["consul-gossip"] === this.tags["consul-gossip"];
+    let gossipIsSet = before["consul-gossip"] === undefined || before["consul-gossip"] === this.tags["consul-gossip"];
     await this.until(`${server} is not updated (${changed})`, server, async (verdict, machines) => {
       for (const version of new Set(verdict.versions.values())) {
         const refusal = refusedVersion(version, this.args.settings.version);
@@ -202,8 +198,14 @@ export class QuorumGate {
       );
       const late = this.isNewSigner(before) ? await this.withoutNewAuthority(peers) : [];
       if (late.length > 0) return [`these nodes do not trust the new authority yet: ${late.join(", ")}`];
-      if (!keyInUse) await this.useGossipKey(peers);
-      keyInUse = true;
+      const deaf = gossipIsSet ? [] : await this.withoutGossipKeys(peers, before);
+      if (deaf.length > 0) {
+        return [
+          `these nodes do not start with the gossip keys for this step yet: ${deaf.join(", ")}: run \`pulumi up\` for the stack that has them, then here again`,
+        ];
+      }
+      if (!gossipIsSet) await this.useGossipKeys(peers);
+      gossipIsSet = true;
       return verdict.leader === server ? [await this.handOver(server, peers, verdict.raftIds)] : [];
     });
   }
@@ -213,10 +215,16 @@ export class QuorumGate {
     return this.machines.behind(peers, trustPattern(await valueOf(this.args.trust.caCertificate)));
   }
 
-  private async useGossipKey(peers: readonly Machine[]): Promise<void> {
-    const { gossipKey, managementToken } = this.args.trust;
-    await this.machines.onOne(peers, useGossipKey(await valueOf(gossipKey), await valueOf(managementToken)));
-    progress("gossip: every member has the new key and uses it");
+  /** Agents that would be alone after their next start, once a key is switched or goes. */
+  private async withoutGossipKeys(peers: readonly Machine[], before: Tags): Promise<string[]> {
+    if (onlyAddsKeys(before["consul-gossip"] ?? "", this.tags["consul-gossip"])) return [];
+    return this.machines.behind(peers, gossipPattern(await valueOf(this.args.trust.gossipKeys)));
+  }
+
+  private async useGossipKeys(peers: readonly Machine[]): Promise<void> {
+    const { gossipKeys, managementToken } = this.args.trust;
+    await this.machines.onOne(peers, useGossipKeys(await valueOf(gossipKeys), await valueOf(managementToken)));
+    progress("gossip: every member knows all keys and encrypts with the wanted one");
   }
 
   /**

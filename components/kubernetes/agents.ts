@@ -3,7 +3,7 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
 import { ConsulNode } from "../../consul/node";
-import { leaderProbe, podLayout } from "../../consul/pod/pod";
+import { leaderProbe, podCommand, podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
 import { KubernetesAgentsSettings } from "../../settings";
 import { AgentNodeArgs, describeAgent } from "../agent-node";
@@ -103,7 +103,7 @@ export class KubernetesAgents extends pulumi.ComponentResource {
     return pod({
       name: "consul",
       image,
-      command: pulumi.unsecret(node.apply(({ command }) => [...command])),
+      command: pulumi.unsecret(node.apply(podCommand)),
       env: [
         nodeName,
         fieldVariable("HOST_IP", "status.hostIP"),

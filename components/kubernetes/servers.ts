@@ -6,8 +6,9 @@ import type { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
 import { owners } from "../../consul/acl";
 import { ports, ServerConfig, trustPattern } from "../../consul/config";
+import { digests, gossipPattern, keyringText } from "../../consul/gossip";
 import { ConsulNode, stableJson } from "../../consul/node";
-import { apiService, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
+import { apiService, podCommand, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
 import { readScript, withApi } from "../../consul/scripts";
 import { digest } from "../../consul/secrets";
 import { refusedStep, setTo } from "../../consul/upgrade";
@@ -73,9 +74,9 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const { trust, deployment } = this.args;
     const { gossip, tokens } = deployment;
     if (gossip.generation === 1 && tokens.agentGeneration === 1) return after.apply(() => undefined);
-    const { caCertificate, gossipKey, agentToken } = trust;
-    const command = pulumi.output({ ca: caCertificate, gossipKey, agentToken }).apply(({ ca, ...secrets }) => {
-      return ["retire.sh", "300", trustPattern(ca, secrets), digest(secrets.gossipKey), podLayout.secretDir];
+    const { caCertificate, gossipKeys, agentToken } = trust;
+    const command = pulumi.output({ ca: caCertificate, gossipKeys, agentToken }).apply(({ ca, ...secrets }) => {
+      return ["retire.sh", "300", trustPattern(ca, secrets), digests(secrets.gossipKeys), podLayout.secretDir];
     });
     const acl = aclWork(owners.agents, trust.acl);
     const scripts = {
@@ -138,7 +139,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       { metadata: { name: serverSet, namespace, labels }, automountServiceAccountToken: false },
       { parent: this },
     );
-    const command = pulumi.unsecret(pulumi.all([...nodes]).apply(([first]) => [...(first?.command ?? [])]));
+    const command = pulumi.unsecret(pulumi.all([...nodes]).apply(([first]) => (first ? podCommand(first) : [])));
     const spec = {
       serviceName,
       replicas: pods.length,
@@ -208,18 +209,26 @@ export class KubernetesServers extends pulumi.ComponentResource {
 
   /**
    * What Kubernetes does not see to: it replaces a server although another one is out, and a server that starts with a
-   * new gossip key would stay alone. Runs before each change of the pods; after a failure nothing has been touched.
+   * new gossip key would stay alone. Runs before each change of the pods; after a failure no pod has been touched.
    */
   private beforeChange(spec: pulumi.Input<object>) {
     const { pods, trust, deployment } = this.args;
     const { waitMinutes, skip } = deployment.gate;
     const hosts = pods.map(({ host }) => `https://${host}:${ports.https}`);
-    const keyFile = `${podLayout.secretDir}/gossip-key`;
+    const { gossipKeys } = trust;
+    const keyFile = `${podLayout.secretDir}/gossip.keyring`;
     return this.job("roll", {
-      scripts: { "roll.sh": withApi("pod/roll.sh"), "keyring.sh": withApi("scripts/keyring.sh") },
+      scripts: {
+        "roll.sh": withApi("pod/roll.sh"),
+        "keyring.sh": withApi("scripts/keyring.sh"),
+        "behind.sh": withApi("scripts/behind.sh"),
+      },
       command: ["roll.sh", String(waitMinutes * 60), skip.join(",") || "none", keyFile, ...hosts],
-      files: trust.gossipKey.apply((key) => ({ "gossip-key": key })),
-      environment: { FOR: pulumi.unsecret(pulumi.output(spec).apply((all) => digest(stableJson(all)))) },
+      files: gossipKeys.apply((keys) => ({ "gossip.keyring": keyringText(keys) })),
+      environment: {
+        FOR: pulumi.unsecret(pulumi.output(spec).apply((all) => digest(stableJson(all)))),
+        GOSSIP_PATTERN: pulumi.unsecret(gossipKeys.apply(gossipPattern)),
+      },
       variables: [{ name: "SERVERS_EXIST", valueFrom: { configMapKeyRef: { ...marker, optional: true } } }],
       minutes: waitMinutes + 15,
       retry: false,

@@ -1,5 +1,6 @@
 import { createCipheriv, pbkdf2Sync, randomBytes } from "crypto";
 import { owners } from "../acl";
+import { digests, GossipKeys, keyringText } from "../gossip";
 import { passes, Sample, View } from "../quorum";
 import { ScriptPath, withApi } from "../scripts";
 import { aclDir } from "./layout";
@@ -45,19 +46,19 @@ export function readApplied(output: string): Applied {
   throw new Error(`apply.sh printed ${JSON.stringify(output.slice(-200))}`);
 }
 
-/** Has every member of the cluster encrypt gossip with this key. */
-export function useGossipKey(gossipKey: string, managementToken: string): Command {
-  return [{ script: "scripts/keyring.sh", args: ["use"], sealed: { secret: gossipKey, managementToken } }];
+/** Makes these keys known to every member of the cluster, and has all of them encrypt gossip with the first. */
+export function useGossipKeys(keys: GossipKeys, managementToken: string): Command {
+  return [{ script: "scripts/keyring.sh", args: ["use"], sealed: { secret: keyringText(keys), managementToken } }];
 }
 
 /**
  * Takes away what no node needs any more: agents' tokens but those in the files that user data left on the machine, and
- * gossip keys but the one with this digest.
+ * gossip keys but these.
  */
-export function retire(gossipDigest: string): Command {
+export function retire(keys: GossipKeys): Command {
   return [
     { script: "scripts/acl.sh", args: [aclDir], environment: { ACL_OWNER: owners.agents } },
-    { script: "scripts/keyring.sh", args: ["only", gossipDigest] },
+    { script: "scripts/keyring.sh", args: ["only", digests(keys)] },
   ];
 }
 

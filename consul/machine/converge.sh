@@ -12,6 +12,14 @@ if [ -x "$consul" ] && ! problem=$("$consul" validate "$stage$etc" 2>&1); then
   fail "Consul refuses the new configuration, and the one before stays: $(printf %s "$problem" | tail -n 3 | tr '\n' ' ')"
 fi
 
+# consul.service notes at its start what it starts with.
+runs=$(cat /run/consul.runs 2>/dev/null) || runs=
+must_restart() { [ "${runs#* }" != "$start" ] || ! systemctl is-active --quiet consul.service; }
+if [ "${CONSUL_APPLY:-}" = reload ] && must_restart; then
+  echo "restart needed"
+  exit 0
+fi
+
 changed=
 while read -r path mode group; do
   cmp -s "$stage$path" "$path" || changed="$changed $path"
@@ -45,13 +53,7 @@ ask() {
 }
 touches() { case $changed in *" $1"*) ;; *) return 1 ;; esac }
 
-# consul.service notes at its start what it starts with.
-runs=$(cat /run/consul.runs 2>/dev/null) || runs=
-if [ "${runs#* }" != "$start" ] || ! systemctl is-active --quiet consul.service; then
-  if [ "$CONSUL_APPLY" != restart ]; then
-    echo "restart needed"
-    exit 0
-  fi
+if must_restart; then
   systemctl restart consul.service || fail "consul.service does not start: $(journalctl -u consul.service -n 3 -o cat | tr '\n' ' ')"
   result=restarted
 elif [ "$runs" != "$config $start" ]; then
@@ -75,8 +77,11 @@ until works; do
   [ "$seconds" -lt 60 ] || fail "Consul runs but has found no leader for a minute: $(journalctl -u consul.service -n 3 -o cat | tr '\n' ' ')"
   sleep 1
 done
-if touches "$acl" || touches "$lib/acl.sh"; then
+# Noted once they are in place, so that a change that ended before that is made up for.
+policies=$(cat "$acl"/* "$lib/acl.sh" | sha256sum)
+if [ "$(cat /run/consul.acl 2>/dev/null)" != "$policies" ]; then
   timeout 90 systemctl restart consul-acl.service || fail "policies and tokens are not in place: journalctl -u consul-acl"
+  echo "$policies" >/run/consul.acl
 fi
 for unit in $units; do
   case $unit in *.timer) ;; *) continue ;; esac

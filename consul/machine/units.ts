@@ -1,6 +1,7 @@
 import { owners } from "../acl";
+import { installKeyring } from "../gossip";
 import { ConsulFile } from "../node";
-import { aclDir, dataMount, scriptDir, unitDir } from "./layout";
+import { aclDir, dataMount, machineLayout, scriptDir, unitDir } from "./layout";
 import { ServerMachine } from "./user-data";
 
 /** The systemd units of a server's machine, apart from those for snapshots. */
@@ -40,6 +41,8 @@ Group=consul
 ExecStartPre=+${scriptDir}/install.sh ${version}
 # What converge.sh compares with: what this process was started with.
 ExecStartPre=+/bin/cp ${scriptDir}/wanted /run/consul.runs
+# What a keyring remembers must not win.
+ExecStartPre=/usr/bin/${installKeyring(machineLayout(version))}
 ExecStart=${node.command.join(" ")}
 ExecReload=/bin/kill -HUP $MAINPID
 KillSignal=SIGTERM

@@ -165,7 +165,7 @@ function startDigest(machine: ServerMachine, files: readonly ConsulFile[]): stri
   const content = (name: string) => files.find(({ path }) => path.endsWith(`/${name}`))?.content ?? "";
   const config = JSON.parse(content("consul.json")) as Record<string, unknown>;
   const kept = Object.fromEntries(Object.entries(config).filter(([key]) => !notForStart.has(key)));
-  // Certificates, keys and the agent's token are reloaded; the gossip key is changed by the keyring's API.
+  // Certificates, keys and the agent's token are reloaded; gossip keys are changed by the keyring's API.
   return shortDigest(stableJson([content("consul.service"), kept, machine.managementToken]));
 }
 

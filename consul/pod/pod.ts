@@ -1,4 +1,5 @@
-import { NodeLayout } from "../node";
+import { installKeyring } from "../gossip";
+import { ConsulNode, NodeLayout } from "../node";
 
 /** Where things are in a pod, and who runs there: uid and gid of `consul` in the official image. */
 export const podLayout: NodeLayout & { readonly user: number; readonly group: number } = {
@@ -9,6 +10,11 @@ export const podLayout: NodeLayout & { readonly user: number; readonly group: nu
   user: 100,
   group: 1000,
 };
+
+/** The command of a node's container. With each start of the container the keyring is the one that the node is given. */
+export function podCommand({ command }: Pick<ConsulNode, "command">): string[] {
+  return ["/bin/sh", "-c", `${installKeyring(podLayout)} && exec "$0" "$@"`, ...command];
+}
 
 /**
  * A command that succeeds while a node sees a leader. The status code alone does not say so: without a leader the answer

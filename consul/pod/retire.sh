@@ -1,6 +1,6 @@
 # After all else: takes away the agents' tokens and the gossip keys that no node needs any more: retire.sh SECONDS MARK
 # SHA256 DIRECTORY. SECONDS: how long to wait for agents; MARK: the pattern of what up-to-date agents carry (behind.sh);
-# SHA256: of the gossip key to keep; DIRECTORY: for acl.sh, which takes ACL_OWNER as well.
+# SHA256: of the gossip keys to keep, with commas; DIRECTORY: for acl.sh, which takes ACL_OWNER as well.
 here=$(dirname "$0")
 deadline=$(($(date +%s) + $1))
 late() {

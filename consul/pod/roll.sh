@@ -2,7 +2,7 @@
 # Waits, for so many seconds, until every server is a healthy voter and one of them can be spared. SKIP names servers (with
 # commas, or "none") that are not asked for, since this change is to repair them. Then tells autopilot how many servers
 # there are to be, so that a server beyond that number leaves for good when it stops (before-stop.sh), and has every member
-# use the gossip key in KEY-FILE: a server that starts with another key would stay alone.
+# know and use the gossip keys in KEY-FILE: a server that starts with others would stay alone.
 # SERVERS_EXIST is set once there may be a StatefulSet. Without it nothing has to be spared; with it, servers that do not
 # answer are a reason to stop: they may run all the same, where only the way to them is closed.
 API_SECONDS=3

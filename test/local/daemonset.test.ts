@@ -122,11 +122,15 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     assert.deepEqual(listed, [
       "config/ca.pem 444 1000",
       "config/consul.json 444 1000",
+      "secrets/gossip.keyring 440 1000",
       "secrets/secrets.json 440 1000",
     ]);
     assert.equal(await sh("cat /consul/config/ca.pem"), wanted.output("caCertificate").trim());
     const secrets = JSON.parse(await sh("cat /consul/secrets/secrets.json")) as { encrypt: string };
     assert.equal(secrets.encrypt, wanted.output("gossipKey"));
+    const keyring = JSON.stringify([wanted.output("gossipKey")]);
+    assert.equal(await sh("cat /consul/secrets/gossip.keyring"), keyring);
+    assert.equal(await sh("cat /consul/data/serf/local.keyring"), keyring);
     assert.equal(await sh("echo $(id -u) $(id -g) $(stat -c '%u %g' /consul/data)"), "100 1000 100 1000");
     assert.match(await sh("cat /proc/1/status"), /^CapBnd:\s0+\nCapAmb:\s0+\nNoNewPrivs:\s1$/m);
     for (const path of ["/x", "/consul/config/x", "/consul/secrets/x", "/etc/x"]) {
@@ -244,7 +248,7 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     const lame = await start({ ...wanted.agent, initContainers: [] });
     const { code, output } = await lame.finished();
     assert.notEqual(code, 0);
-    assert.match(output, /permission denied/);
+    assert.match(output, /local\.keyring.*: Permission denied/);
   });
 
   it("leaves where it is told to", async () => {

@@ -1,4 +1,6 @@
-import { deepEqual, equal, match, ok, rejects } from "assert/strict";
+import { deepEqual, match, ok, rejects } from "assert/strict";
+import { readFileSync } from "fs";
+import { join } from "path";
 import { DayTwo, keyring } from "./day-two";
 
 describe("day two: the gossip key", function () {
@@ -11,25 +13,40 @@ describe("day two: the gossip key", function () {
   });
   after(() => day.end());
 
-  it("rotates the gossip key in one go", async () => {
-    const { cluster } = day;
-    const before = Object.keys((await keyring(cluster)).Keys);
-    await day.under({ "consul:gossip": '{"generation":2}' });
-    const { Keys, PrimaryKeys, NumNodes } = await keyring(cluster);
-    equal(Object.keys(Keys).length, 1);
-    ok(!before.includes(Object.keys(Keys)[0] ?? ""));
-    deepEqual([Object.values(PrimaryKeys), NumNodes], [[6], 6]);
+  const gossip = (generation: number, ...alsoAccepted: number[]) => ({
+    "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
   });
 
-  it("goes on with a rotation that was interrupted, and names a node that was away", async () => {
+  it("is replaced in three steps, none of which may be left out", async () => {
+    const { cluster, rollout } = day;
+    const servers = () => ["server-1", "server-2", "server-3"].map((name) => cluster.pid(name));
+    const before = servers();
+    const [old] = Object.keys((await keyring(cluster)).Keys);
+    await rejects(rollout.up(gossip(2)), /no node knows gossip key 2 yet/);
+    await day.under(gossip(1, 2));
+    const both = await keyring(cluster);
+    deepEqual([Object.values(both.Keys), both.PrimaryKeys], [[6, 6], { [old ?? ""]: 6 }]);
+    await rejects(rollout.up(gossip(2)), /the nodes still start with gossip key 1/);
+    await day.under(gossip(2, 1));
+    const switched = await keyring(cluster);
+    deepEqual(Object.values(switched.Keys), [6, 6]);
+    ok(!((old ?? "") in switched.PrimaryKeys));
+    deepEqual(Object.values(switched.PrimaryKeys), [6]);
+    await day.under(gossip(2));
+    const { Keys, PrimaryKeys, NumNodes } = await keyring(cluster);
+    deepEqual([Keys, NumNodes], [switched.PrimaryKeys, 6]);
+    deepEqual(PrimaryKeys, switched.PrimaryKeys);
+    deepEqual(servers(), before, "no server was restarted for a key");
+  });
+
+  it("goes on with a step that was interrupted, and names a node that was away", async () => {
     const { cluster, rollout, said } = day;
     const stop = new Error("interrupted");
     const interrupt = (node: string) => (node === "server-3" ? Promise.reject(stop) : Promise.resolve());
-    await rejects(rollout.up({ "consul:gossip": '{"generation":3}' }, interrupt), stop);
-    // Two servers have the new key alone, the other nodes both: everybody encrypts with the new one.
+    await rollout.up(gossip(2, 3));
+    await rejects(rollout.up(gossip(3, 2), interrupt), stop);
     const halfway = await keyring(cluster);
-    deepEqual(Object.values(halfway.Keys).sort(), [4, 6]);
-    deepEqual(Object.values(halfway.PrimaryKeys), [6]);
+    deepEqual([Object.values(halfway.Keys), Object.values(halfway.PrimaryKeys)], [[6, 6], [6]]);
 
     await cluster.end("agent-3");
     await day.under({});
@@ -41,6 +58,7 @@ describe("day two: the gossip key", function () {
     await cluster.registered();
     said.length = 0;
     await rollout.up({});
+    await rollout.up(gossip(3));
     ok(!said.some((line) => line.includes("earlier gossip key")));
     const { Keys, PrimaryKeys } = await keyring(cluster);
     deepEqual([Object.values(Keys), Object.values(PrimaryKeys)], [[6], [6]]);
@@ -58,8 +76,14 @@ describe("day two: the gossip key", function () {
       const nodes = await cluster.api("server-1").get<{ Node: string }[]>("catalog/nodes");
       ok(!nodes.some(({ Node }) => Node === "agent-3"));
     });
-    await rollout.up({ "consul:gossip": '{"generation":4}' });
+    await rollout.up(gossip(3, 4));
+    await rollout.up(gossip(4, 3));
+    await rollout.up(gossip(4));
     deepEqual(Object.values((await keyring(cluster)).Keys), [5]);
+    // What the node remembers is the key that is gone.
+    const remembers = readFileSync(join(cluster.dir, "agent-3/data/serf/local.keyring"), "utf8");
+    const [remembered] = JSON.parse(remembers) as [string];
+    ok(!(remembered in (await keyring(cluster)).Keys));
     cluster.start("agent-3");
     await cluster.ready();
     deepEqual(Object.values((await keyring(cluster)).Keys), [6]);

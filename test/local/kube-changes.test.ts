@@ -61,19 +61,43 @@ describe("servers in the cluster that are changed", function () {
     const { servers, agents } = dev;
     const since = Date.now();
     const [oldKey, oldToken] = [dev.wanted.output("gossipKey"), dev.wanted.output("agentToken")];
-    await dev.want(secondKeys);
-    assert.notEqual(dev.wanted.output("gossipKey"), oldKey);
-    succeeded(await servers.job("roll"));
-    await servers.roll(() => true);
-    succeeded(await servers.job("acl"));
+    const step = (generation: number, ...alsoAccepted: number[]) =>
+      dev.want({
+        "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
+        "consul:tokens": JSON.stringify({ agentGeneration: 2 }),
+      });
+    const rollServers = async () => {
+      succeeded(await servers.job("roll"));
+      await servers.roll(() => true);
+      succeeded(await servers.job("acl"));
+    };
+    const rollAgents = async () => {
+      for (const [i, agent] of agents.entries()) {
+        await agent.delete();
+        agents[i] = await dev.startAgent(agent.name);
+        await eventually("the agent is ready", async () => assert.ok(await agents[i]?.isReady()));
+      }
+    };
+    await step(1, 2);
+    assert.equal(dev.wanted.output("gossipKey"), oldKey);
+    await rollServers();
     // An agent that has not been updated yet keeps its key and its token.
     const early = await servers.job("retire", { "300": "3" });
     assert.equal(early.code, 1);
     assert.match(early.output, /What they need is kept/);
-    for (const [i, agent] of agents.entries()) {
-      await agent.delete();
-      agents[i] = await dev.startAgent(agent.name);
-      await eventually("the agent is ready", async () => assert.ok(await agents[i]?.isReady()));
+    await step(2, 1);
+    assert.notEqual(dev.wanted.output("gossipKey"), oldKey);
+    const refused = await servers.job("roll");
+    assert.equal(refused.code, 1);
+    const [late] = /nothing is switched, .* yet: [^.]*/.exec(refused.output) ?? [refused.output];
+    for (const { name } of agents) assert.ok(late.includes(name), late);
+    assert.ok((await servers.consul(0, "keyring", "-list-primary")).includes(oldKey));
+    await step(1, 2);
+    await rollAgents();
+    for (const next of [() => step(2, 1), () => step(2)]) {
+      await next();
+      await rollServers();
+      await rollAgents();
     }
     succeeded(await servers.job("retire"));
     const keys = await servers.consul(0, "keyring", "-list");

@@ -262,6 +262,9 @@ describe("moving a hand-made cluster", function () {
   });
 
   it("7. the published gossip key is replaced by one that nobody has seen", async () => {
+    const existingKey = publishedKey;
+    await up({ "consul:gossip": JSON.stringify({ existingKey, alsoAccepted: [2] }) });
+    await up({ "consul:gossip": JSON.stringify({ existingKey, generation: 2, alsoAccepted: [1] }) });
     await up({ "consul:gossip": JSON.stringify({ generation: 2 }) });
     // A node that gossip takes for away just then makes it an error: asked again.
     const rings = await eventually("every node says its keys", () =>

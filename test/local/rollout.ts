@@ -193,9 +193,7 @@ export class Rollout {
 
   private gate(): QuorumGate {
     const { cluster } = this;
-    const secrets = JSON.parse(
-      this.servers[0]?.files.find(({ path }) => path.endsWith("secrets.json"))?.content ?? "",
-    ) as { encrypt: string };
+    const keyring = this.servers[0]?.files.find(({ path }) => path.endsWith("gossip.keyring"))?.content ?? "";
     return new QuorumGate({
       cloud: this.cloud,
       pause: 500,
@@ -206,7 +204,7 @@ export class Rollout {
       settings: { ...loadSettings(), gate: { waitMinutes: this.waitMinutes, skip: [] } },
       trust: {
         caCertificate: pulumi.output(cluster.caCertificate),
-        gossipKey: pulumi.secret(secrets.encrypt),
+        gossipKeys: pulumi.secret(JSON.parse(keyring) as string[]),
         agentToken: pulumi.secret(cluster.agentToken),
         managementToken: pulumi.secret(cluster.managementToken),
       },

@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { Cloud } from "../../components/ecs/cloud";
 import { FakeCloud, words } from "../../components/ecs/fake-cloud";
 import { commandText } from "../../consul/machine/commands";
+import { digest } from "../../consul/secrets";
 import { Registered } from "../../local/program";
 import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
 import { edit } from "./edit";
@@ -55,14 +56,14 @@ describe("day two of the whole program", () => {
       deepEqual([tags["consul-version"], tags["consul-gossip"], tags["consul-ca"]], ["1.22.7", "1", "1"]);
     }
     const { resources: changed } = await runFixture("prod", (config) => {
-      edit(config, "gossip", (gossip) => (gossip.generation = 3));
+      edit(config, "gossip", (gossip) => Object.assign(gossip, { generation: 3, alsoAccepted: [2] }));
       edit(config, "certificates", (certificates) =>
         Object.assign(certificates, { caGeneration: 2, caAlsoTrusted: [1] }),
       );
     });
     for (const { inputs } of ofType(changed, ":Instance")) {
       const tags = inputs.tags as Record<string, string>;
-      deepEqual([tags["consul-gossip"], tags["consul-ca"]], ["3", "2+1"]);
+      deepEqual([tags["consul-gossip"], tags["consul-ca"]], ["3+2", "2+1"]);
     }
   });
 
@@ -71,12 +72,21 @@ describe("day two of the whole program", () => {
     const providers = new ProvidersWithCloud(cloud);
     const { secrets } = await runFixture(
       "prod",
-      (config) => edit(config, "tokens", (tokens) => (tokens.agentGeneration = 2)),
+      (config) => {
+        edit(config, "tokens", (tokens) => (tokens.agentGeneration = 2));
+        edit(config, "gossip", (gossip) => Object.assign(gossip, { generation: 2, alsoAccepted: [1] }));
+      },
       providers,
     );
     equal(cloud.commands.length, 3);
-    match(words(cloud.commands[1] ?? []), /^scripts\/behind.sh [0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}$/);
-    match(words(cloud.commands[2] ?? []), /^scripts\/acl.sh \/etc\/consul.acl; scripts\/keyring.sh only [0-9a-f]{64}$/);
+    match(
+      words(cloud.commands[1] ?? []),
+      /^scripts\/behind.sh [0-9a-f]{8}\[\+\][0-9a-f]{8}\[\.\][0-9a-f]{8}\[\.\][0-9a-f]{8}$/,
+    );
+    match(
+      words(cloud.commands[2] ?? []),
+      /^scripts\/acl.sh \/etc\/consul.acl; scripts\/keyring.sh only [0-9a-f]{64},[0-9a-f]{64}$/,
+    );
     deepEqual(cloud.commands[2]?.[0]?.environment, { ACL_OWNER: "consul-alicloud:agents" });
     for (const text of cloud.commands.map(commandText)) for (const secret of secrets) ok(!text.includes(secret));
   });
@@ -117,10 +127,55 @@ describe("day two of the whole program", () => {
       return node_meta.trust.split(".");
     };
     const [gossip, token, ca] = await trust();
-    const changed = await trust((c) => edit(c, "gossip", (g) => (g.generation = 2)));
-    deepEqual([changed[0] === gossip, changed[1], changed[2]], [false, token, ca]);
+    const next = await trust((c) => edit(c, "gossip", (g) => (g.alsoAccepted = [2])));
+    const [key, other] = (next[0] ?? "").split("+");
+    deepEqual([key, next[1], next[2]], [gossip, token, ca]);
+    const changed = await trust((c) =>
+      edit(c, "gossip", (g) => Object.assign(g, { generation: 2, alsoAccepted: [1] })),
+    );
+    deepEqual(changed, [`${other}+${gossip}`, token, ca]);
     const both = await trust((c) => edit(c, "certificates", (x) => (x.caAlsoTrusted = [2])));
     deepEqual([both[0], both[1], both[2] === ca], [gossip, token, false]);
+  });
+
+  it("makes a gossip key for each generation, and gives every node all of them, secret", async () => {
+    const { resources, outputs } = await runFixture("prod", (config) => {
+      edit(config, "gossip", (gossip) => Object.assign(gossip, { generation: 2, alsoAccepted: [1] }));
+    });
+    const made = resources.map(({ name }) => name).filter((name) => name.startsWith("consul-trust-gossip-"));
+    const names = ["key-1", "key-2", "since-1", "since-2"].map((name) => `consul-trust-gossip-${name}`);
+    deepEqual(made.sort(), names);
+    const keys = outputs.gossipKeys?.value as string[];
+    deepEqual([keys.length, keys[0] === keys[1], keys[0]], [2, false, outputs.gossipKey?.value]);
+    const keyring = `${JSON.stringify(keys)}\n`;
+    const agent = ofType(resources, ":Secret").find(({ name }) => name === "consul-agent-secrets");
+    const data = agent?.inputs.data as Record<string, string>;
+    equal(Buffer.from(data["gossip.keyring"] ?? "", "base64").toString(), keyring);
+    ok(agent?.secretInputs.includes("data"));
+    for (const { inputs } of ofType(resources, ":Instance")) {
+      const text = Buffer.from(String(inputs.userData), "base64").toString();
+      ok(text.includes(`put /etc/consul.d/gossip.keyring 0640 consul <<'END_OF_FILE'\n${keyring}`));
+    }
+    for (const key of keys) ok(!JSON.stringify(ofType(resources, ":DaemonSet")).includes(key));
+  });
+
+  it("has an existing gossip key by its digest in the tags, as generation 1 through all steps", async () => {
+    const existingKey = `${"A".repeat(43)}=`;
+    const tag = async (gossip: object) => {
+      const { resources, outputs } = await runFixture("prod", (config) => {
+        edit(config, "gossip", (all) => Object.assign(all, gossip, { existingKey }));
+      });
+      const tags = ofType(resources, ":Instance").map(
+        ({ inputs }) => (inputs.tags as Record<string, string>)["consul-gossip"],
+      );
+      equal(new Set(tags).size, 1);
+      const keys = outputs.gossipKeys?.value as string[];
+      return [tags[0] ?? "", keys.indexOf(existingKey)];
+    };
+    const own = `existing-${digest(existingKey).slice(0, 8)}`;
+    deepEqual(await tag({}), [own, 0]);
+    deepEqual(await tag({ alsoAccepted: [2] }), [`${own}+2`, 0]);
+    deepEqual(await tag({ generation: 2, alsoAccepted: [1] }), [`2+${own}`, 1]);
   });
 
   it("lets agents of another stack be older than their servers, not newer", async () => {

@@ -21,7 +21,7 @@ describe("the whole program", () => {
       const run = await runFixture(environment);
       const secrets = [
         ...run.secrets,
-        ...["gossipKey", "agentToken", "managementToken"].map((k) => String(run.outputs[k]?.value)),
+        ...["gossipKey", "gossipKeys", "agentToken", "managementToken"].map((k) => String(run.outputs[k]?.value)),
       ];
       ok(secrets.length > 3);
       let looked = 0;
@@ -38,7 +38,7 @@ describe("the whole program", () => {
       }
       ok(looked > 20);
       for (const [name, { value, secret }] of Object.entries(run.outputs)) {
-        const sensitive = ["gossipKey", "agentToken", "managementToken"].includes(name);
+        const sensitive = ["gossipKey", "gossipKeys", "agentToken", "managementToken"].includes(name);
         equal(secret, sensitive, `output ${name}`);
         if (!sensitive) {
           for (const s of secrets) ok(!JSON.stringify(value).includes(s), `output ${name} holds a secret`);
@@ -304,6 +304,21 @@ describe("a stack of agents alone", () => {
     equal((JSON.parse(config) as { datacenter: unknown }).datacenter, "aly-consul-sh");
     equal(outputs.gossipKey?.secret, true);
     ok(ofType(resources, ":Secret")[0]?.secretInputs.includes("data"));
+  });
+
+  it("starts its agents with all gossip keys of that stack, or with the one key of an earlier release", async () => {
+    const keyring = async (stackOutputs: Record<string, unknown>) => {
+      const run = await runFixture("prod-agents", undefined, new FixtureProviders(stackOutputs));
+      const data = ofType(run.resources, ":Secret")[0]?.inputs.data as Record<string, string>;
+      const { value, secret } = run.outputs.gossipKeys ?? {};
+      equal(secret, true);
+      const text = Buffer.from(data["gossip.keyring"] ?? "", "base64").toString();
+      deepEqual(JSON.parse(text), value);
+      return value;
+    };
+    deepEqual(await keyring({ ...prodServersOutputs, gossipKeys: ["a", "b"] }), ["a", "b"]);
+    const earlier = { ...prodServersOutputs, gossipKeys: undefined };
+    deepEqual(await keyring(earlier), [prodServersOutputs.gossipKey]);
   });
 
   const broken: [string, Record<string, unknown>, RegExp][] = [

@@ -155,7 +155,7 @@ describe("changes of servers whose machines run", function () {
       settings: { ...loadSettings(), gate: { waitMinutes: 2, skip: [], ...gateChange } },
       trust: {
         caCertificate: pulumi.output(trust.caCertificate ?? ""),
-        gossipKey: pulumi.secret(trust.gossipKey ?? ""),
+        gossipKeys: pulumi.secret([trust.gossipKey ?? ""]),
         agentToken: pulumi.secret(trust.agentToken ?? ""),
         managementToken: pulumi.secret(trust.managementToken ?? ""),
       },

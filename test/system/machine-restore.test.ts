@@ -115,7 +115,7 @@ describe("docs/restore.md, carried out on machines", function () {
       settings: { ...loadSettings(), gate: { waitMinutes: 5, skip: [] } },
       trust: {
         caCertificate: pulumi.output(trust.caCertificate ?? ""),
-        gossipKey: pulumi.secret(trust.gossipKey ?? ""),
+        gossipKeys: pulumi.secret([trust.gossipKey ?? ""]),
         agentToken: pulumi.secret(trust.agentToken ?? ""),
         managementToken: pulumi.secret(trust.managementToken ?? ""),
       },

@@ -237,6 +237,8 @@ describe("machines from the program's user data", function () {
     const key = (JSON.parse(await one.run("cat /etc/consul.d/secrets.json")) as { encrypt: string }).encrypt;
     const keys = await one.run(`${asManager} consul keyring -list`);
     assert.deepEqual(keys.match(/\S+ \[\d\/\d\]/g), [`${key} [3/3]`]);
+    const keyring = await one.run("cd /opt/consul/data/serf && stat -c '%a %U' local.keyring && cat local.keyring");
+    assert.equal(keyring, `600 consul\n["${key}"]\n`);
   });
 
   it("have the files, owners and modes of the design", async () => {
@@ -253,6 +255,7 @@ describe("machines from the program's user data", function () {
         "/etc/consul.d": "750 root consul",
         "/etc/consul.d/ca.pem": "640 root consul",
         "/etc/consul.d/consul.json": "640 root consul",
+        "/etc/consul.d/gossip.keyring": "640 root consul",
         "/etc/consul.d/secrets.json": "640 root consul",
         "/etc/consul.d/server-key.pem": "640 root consul",
         "/etc/consul.d/server.pem": "640 root consul",
@@ -304,8 +307,10 @@ describe("machines from the program's user data", function () {
       assert.equal(nobody.stdout, "");
       const consul = await machine.exec(`setpriv --reuid=consul --regid=consul --clear-groups ${search}`, { input });
       assert.deepEqual(consul.stdout.trim().split("\n").sort(), [
+        "/etc/consul.d/gossip.keyring",
         "/etc/consul.d/secrets.json",
         "/etc/consul.d/server-key.pem",
+        "/opt/consul/data/serf/local.keyring",
       ]);
       // Both searches find only the line that the test put there.
       const count = "cat /etc/consul.management-token; } | grep -acF -f <(cat <&3)";

@@ -3,9 +3,9 @@ import { deepEqual, equal, match, notEqual, ok, throws } from "assert/strict";
 import { accessorId, serverAclObjects } from "../../consul/acl";
 import { agentNode, serverNode } from "../../consul/config";
 import { cidrContains, firstAndLast, isCidr, isIpv4 } from "../../settings/ip";
-import { stableJson } from "../../consul/node";
+import { ConsulNode, stableJson } from "../../consul/node";
 import { contentName } from "../../components/kubernetes/objects";
-import { podLayout } from "../../consul/pod/pod";
+import { podCommand, podLayout } from "../../consul/pod/pod";
 import { gossipKey, tokenUuid, uuid7Time } from "../../consul/secrets";
 import { machineLayout } from "../../consul/machine/layout";
 import { readableUserData, renderUserData, userDataLimit } from "../../consul/machine/user-data";
@@ -25,7 +25,13 @@ const agentConfig = {
   recursors: [],
   extra: {},
 };
-const secrets = { gossipKey: "GOSSIP", cert: "CERT", key: "KEY", managementToken: "MANAGEMENT", agentToken: "AGENT" };
+const secrets = {
+  gossipKeys: ["GOSSIP", "NEXT"],
+  cert: "CERT",
+  key: "KEY",
+  managementToken: "MANAGEMENT",
+  agentToken: "AGENT",
+};
 const placement = { name: "consul-1", address: "10.0.0.1" };
 const server = () => serverNode(serverConfig, "CA", secrets, placement, machineLayout("1.22.7"));
 const agent = (extra: Record<string, unknown> = {}) =>
@@ -91,7 +97,7 @@ describe("a node's configuration", () => {
     equal(config.acl.default_policy, "deny");
     equal(config.acl.enable_token_persistence, false);
     equal(config.disable_remote_exec, true);
-    equal(config.disable_keyring_file, true);
+    ok(!("disable_keyring_file" in config));
     equal(config.leave_on_terminate, false);
     equal(config.bootstrap_expect, 3);
     equal(config.autopilot.min_quorum, 3);
@@ -108,6 +114,24 @@ describe("a node's configuration", () => {
     equal((config as { performance?: unknown }).performance, undefined, "raft timing is the servers' business");
   });
 
+  it("has a keyring in Consul's own form for each start, the key that encrypts first", () => {
+    const keyring = (node: ConsulNode, path: string) => node.files.find((file) => file.path === path);
+    for (const file of [
+      keyring(server(), "/etc/consul.d/gossip.keyring"),
+      keyring(agent(), "/consul/secrets/gossip.keyring"),
+    ]) {
+      deepEqual([file?.secret, file?.mode, file?.content], [true, "0640", '["GOSSIP","NEXT"]\n']);
+    }
+    equal(content(server(), "secrets.json").encrypt, "GOSSIP");
+    deepEqual(podCommand({ command: ["consul", "agent"] }), [
+      "/bin/sh",
+      "-c",
+      'install -D -m 0600 /consul/secrets/gossip.keyring /consul/data/serf/local.keyring && exec "$0" "$@"',
+      "consul",
+      "agent",
+    ]);
+  });
+
   it("takes extra settings last, merged into what is there", () => {
     const config = content(agent({ limits: { rpc_rate: 50 }, log_level: "debug" }), "consul.json");
     deepEqual(config.limits, { http_max_conns_per_client: 400, rpc_rate: 50 });
@@ -115,14 +139,15 @@ describe("a node's configuration", () => {
   });
 
   it("has secrets in secret files only, and none in the command", () => {
+    const all = Object.values(secrets).flat();
     for (const node of [server(), agent()]) {
       for (const file of node.files) {
-        const found = Object.values(secrets).filter((secret) => file.content.includes(secret));
+        const found = all.filter((secret) => file.content.includes(secret));
         if (!file.secret) deepEqual(found, [], file.path);
         ok(["0640", "0644"].includes(file.mode));
         if (file.secret) equal(file.mode, "0640");
       }
-      for (const word of node.command) ok(!Object.values(secrets).includes(word));
+      for (const word of node.command) ok(!all.includes(word));
     }
   });
 });

@@ -89,7 +89,7 @@ class BreakableCloud extends FakeCloud {
   }
 }
 
-const gossipKey = "Zml4dHVyZSBnb3NzaXAga2V5IGZvciB0aGUgZ2F0ZSE=";
+const gossipKeys = ["Zml4dHVyZSBnb3NzaXAga2V5IGZvciB0aGUgZ2F0ZSE=", "dGhlIG90aGVyIGZpeHR1cmUga2V5IG9mIHRoZSBnYXQ="];
 const managementToken = "11111111-2222-4333-8444-555555555555";
 
 describe("the gate before a server goes down", () => {
@@ -111,7 +111,7 @@ describe("the gate before a server goes down", () => {
     version: "1.22.7",
     downloadMirror: "https://mirror.example",
     downloadSha256: "",
-    gossip: { generation: 1, lifetimeDays: 365 },
+    gossip: { generation: 1, alsoAccepted: [] as number[], lifetimeDays: 365 },
     certificates: { caGeneration: 1, caAlsoTrusted: [], caDays: 1, serverDays: 1, renewDays: 1, warnDays: 1 },
     tokens: { agentGeneration: 1 },
     gate: { waitMinutes: 1, skip: [] as string[] },
@@ -127,7 +127,7 @@ describe("the gate before a server goes down", () => {
       settings: { ...settings, ...change },
       trust: {
         caCertificate: pulumi.output("ca"),
-        gossipKey: secret(gossipKey),
+        gossipKeys: pulumi.secret(gossipKeys),
         agentToken: secret("agent"),
         managementToken: secret(managementToken),
       },
@@ -481,14 +481,51 @@ describe("the gate before a server goes down", () => {
     deepEqual(fake.log, []);
   });
 
-  it("puts a new gossip key in use on every member before the first server with it goes down", async () => {
-    const gate = gateOf({ gossip: { generation: 2, lifetimeDays: 365 } });
-    await update(gate, "consul-3", { tags });
-    deepEqual(fake.gated, ["ask consul-1 consul-2", "use key", "hand over to consul-2", "ask consul-1 consul-2"]);
-    // The cloud keeps each command: neither the key nor the token may be in a command.
-    for (const text of fake.commands.map(commandText)) ok(!text.includes(gossipKey) && !text.includes(managementToken));
-    await update(gateOf(), "consul-1");
-    equal(fake.log.filter((line) => line === "use key").length, 1);
+  describe("of gossip keys", () => {
+    const gossip = (generation: number, ...alsoAccepted: number[]) =>
+      gateOf({
+        gossip: { generation, alsoAccepted, lifetimeDays: 365 },
+        gate: { waitMinutes: fake.behind.length > 0 ? 0 : 1, skip: [] },
+      });
+    const from = (tag: string) => ({ tags: { ...tags, "consul-start": "s2", "consul-gossip": tag } });
+
+    it("makes the next one known to every member before the first server with it, and restarts nothing", async () => {
+      await update(gossip(1, 2), "consul-3", from("1"));
+      deepEqual(
+        fake.log.map((line) => line.replace(/^ask.*/, "ask")),
+        ["ask", "use key", "hand over to consul-2", "ask", "store on consul-3", "reload consul-3"],
+      );
+      // The cloud keeps each command: neither a key nor the token may be in a command.
+      for (const text of fake.commands.map(commandText)) {
+        for (const secret of [...gossipKeys, managementToken]) ok(!text.includes(secret));
+      }
+      await update(gossip(1, 2), "consul-1", from("1+2"));
+      equal(fake.log.filter((line) => line === "use key").length, 1);
+    });
+
+    it("switches, and drops the last one, once every node starts with what that takes", async () => {
+      for (const [wanted, tag] of [
+        [() => gossip(2, 1), "1+2"],
+        [() => gossip(2), "2+1"],
+      ] as const) {
+        fake.log.length = 0;
+        fake.behind = ["node-7"];
+        await rejects(
+          update(wanted(), "consul-1", from(tag)),
+          /consul-1 is not updated .*: these nodes do not start with the gossip keys for this step yet: node-7: run `pulumi up` for the stack that has them, then here again/,
+        );
+        ok(!fake.log.includes("use key") && !fake.log.some((line) => line.startsWith("store")));
+        fake.behind = [];
+        await update(wanted(), "consul-1", from(tag));
+        ok(fake.log.indexOf("who is behind") < fake.log.indexOf("use key"));
+      }
+    });
+
+    it("refuses to leave a step out", async () => {
+      await rejects(update(gossip(2), "consul-1", from("1")), /no node knows gossip key 2 yet/);
+      await rejects(update(gossip(2), "consul-1", from("1+2")), /the nodes still start with gossip key 1/);
+      deepEqual(fake.log, []);
+    });
   });
 
   it("has one name for each server, which the engine keeps", () => {
@@ -596,7 +633,7 @@ describe("the gate before a server goes down", () => {
         true,
       );
       await settle(gateOf().ready(ids, wanted));
-      await settle(gateOf({ gossip: { generation: 2, lifetimeDays: 1 } }).retire("done"));
+      await settle(gateOf({ gossip: { generation: 2, alsoAccepted: [], lifetimeDays: 1 } }).retire("done"));
       deepEqual(fake.log, []);
     });
 

@@ -302,9 +302,14 @@ describe("settings", () => {
       /consul:certificates\.caAlsoTrusted: \[1\] - other generations than caGeneration/,
     ],
     [
-      "an existing key with a later generation",
+      "an existing key that no generation has",
       (g) => (g.gossip = { generation: 2, existingKey: `${"A".repeat(43)}=` }),
-      /consul:gossip\.existingKey: "\[secret\]" - nothing, once gossip\.generation is raised/,
+      /consul:gossip\.existingKey: "\[secret\]" - nothing, once neither gossip\.generation nor gossip\.alsoAccepted names 1/,
+    ],
+    [
+      "a gossip key that is in use and accepted besides",
+      (g) => (g.gossip = { generation: 2, alsoAccepted: [1, 2] }),
+      /consul:gossip\.alsoAccepted: \[1,2\] - other generations than gossip\.generation, each one once/,
     ],
     [
       "TLS of all servers beside old ones",

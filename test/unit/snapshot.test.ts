@@ -24,7 +24,7 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
       localAddress: "127.0.0.1",
     },
     pem(11) + pem(11),
-    { gossipKey: "k".repeat(44), cert: pem(14), key: pem(3), managementToken: uuid(1), agentToken: uuid(2) },
+    { gossipKeys: ["k".repeat(44)], cert: pem(14), key: pem(3), managementToken: uuid(1), agentToken: uuid(2) },
     { name: "consul-server-1", address: "10.16.190.100" },
     machineLayout("1.22.7"),
   );
