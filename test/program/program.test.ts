@@ -309,7 +309,8 @@ describe("a stack of agents alone", () => {
   it("starts its agents with all gossip keys of that stack, or with the one key of an earlier release", async () => {
     const keyring = async (stackOutputs: Record<string, unknown>) => {
       const run = await runFixture("prod-agents", undefined, new FixtureProviders(stackOutputs));
-      const data = ofType(run.resources, ":Secret")[0]?.inputs.data as Record<string, string>;
+      const secrets = ofType(run.resources, ":Secret").find(({ name }) => name === "consul-agent-secrets");
+      const data = secrets?.inputs.data as Record<string, string>;
       const { value, secret } = run.outputs.gossipKeys ?? {};
       equal(secret, true);
       const text = Buffer.from(data["gossip.keyring"] ?? "", "base64").toString();
