@@ -54,7 +54,7 @@ describe("day two: the agents' token, certificates, and agents of another stack"
     const switched = '{"caGeneration":2,"caAlsoTrusted":[1]}';
     await rejects(
       rollout.up({ "consul:certificates": switched }),
-      /^Error: server-1 is not updated \(userData\) after .*: these nodes do not trust the new authority yet: agent-3\./,
+      /^Error: server-1 is not updated \(configuration\) after .*: these nodes do not trust the new authority yet: agent-3\./,
     );
     equal(await cluster.leaderName(), leader);
     rollout.waitMinutes = 3;

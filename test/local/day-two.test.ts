@@ -66,7 +66,7 @@ describe("day two: a new version, another setting, and something wrong beforehan
       const before = pids();
       await rejects(
         rollout.up({ "consul:logLevel": "info" }),
-        /server-1 is not updated \(userData\): server-2 \(i-server-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-server-2`/,
+        /server-1 is not updated \(configuration\): server-2 \(i-server-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-server-2`/,
       );
       deepEqual(pids(), before);
       cluster.start("server-2");
@@ -78,7 +78,7 @@ describe("day two: a new version, another setting, and something wrong beforehan
       const before = pids();
       await rejects(
         rollout.up({}),
-        /server-1 is not updated \(userData\) after .*: server-3 runs, but its Consul does not answer/,
+        /server-1 is not updated \(configuration\) after .*: server-3 runs, but its Consul does not answer/,
       );
       deepEqual(pids(), before);
       cluster.resume("server-3");

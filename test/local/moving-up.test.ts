@@ -1,6 +1,7 @@
 import assert from "assert/strict";
 import { basename, join } from "path";
 import { createInterface } from "readline";
+import { readableUserData } from "../../consul/machine/user-data";
 import { withApi } from "../../consul/scripts";
 import { ProgramRun, runProgram, stackConfig } from "../../local/program";
 import {
@@ -175,7 +176,9 @@ describe("moving up from servers in the cluster to machines", function () {
       instances.map(async ({ inputs }) => {
         const name = String(inputs.hostName);
         await world.addNode(name, String(inputs.privateIp));
-        const { spec, configMaps } = machine(Buffer.from(String(inputs.userData), "base64").toString());
+        const { spec, configMaps } = machine(
+          readableUserData(Buffer.from(String(inputs.userData), "base64").toString()),
+        );
         const claims = { data: join(world.directory, "claims", name) };
         return world.startPod({
           name,
