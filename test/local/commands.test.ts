@@ -58,7 +58,7 @@ describe("commands of the documents, on a cluster of this machine", function () 
       says: /^consul_snapshot 1$/m,
     },
     "consul operator autopilot state": { says: /^Healthy: +true$/m },
-    "consul operator autopilot set-config -min-quorum=5": { says: /^Configuration updated/ },
+    "consul operator autopilot set-config -min-quorum=3": { says: /^Configuration updated/ },
     "consul operator raft list-peers": { says: /^server-3 .* true +3 /m },
     "consul operator raft transfer-leader -id=ID-OF-A-NEW-SERVER": {
       placeholders: async () => ({ "ID-OF-A-NEW-SERVER": await follower() }),
