@@ -10,7 +10,7 @@ import { secretOutputs } from "../../stacks/outputs";
 import { documented } from "../documents";
 
 /** Files of a clone that a deployment needs. The engine writes into Pulumi.local.yaml, so the test copies the files. */
-const project = /^(index\.ts|settings\.ts|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
+const project = /^(index\.ts|settings|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
 
 /** The reason why the real engine cannot run here; "" where it can. */
 function missing(): string {
