@@ -82,6 +82,7 @@ describe("servers in the cluster, started as a kubelet starts them", function ()
       .trim()
       .split("\n");
     assert.deepEqual(files, [
+      "gossip.keyring 440 1000",
       "management-token 440 1000",
       "secrets.json 440 1000",
       "server-key.pem 440 1000",
