@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { Applied, apply, Command, install, readApplied } from "../../consul/machine/commands";
-import { UserData } from "../../consul/machine/user-data";
+import { encoded, UserData } from "../../consul/machine/user-data";
 import { Settings } from "../../settings";
 import { Cloud, Machine, MustBeStoppedError, Outcome } from "./cloud";
 import { progress, ServerMachines } from "./machines";
@@ -44,7 +44,7 @@ export class ServerChange {
       if (installed === undefined) return this.reboot(server, machine, wanted);
     }
     try {
-      await this.args.cloud.storeUserData(machine.id, base64(wanted.text));
+      await this.args.cloud.storeUserData(machine.id, encoded(wanted));
     } catch (error) {
       if (!(error instanceof MustBeStoppedError)) throw error;
       if (how === "reload") await gate();
@@ -118,7 +118,7 @@ export class ServerChange {
     await pulumi.log.warn(
       `${server} (${id}) is ${status}, and consul:gate.skip names it: it starts with its new user data`,
     );
-    await this.args.cloud.storeUserData(id, base64(wanted.text));
+    await this.args.cloud.storeUserData(id, encoded(wanted));
     if (status === "Stopped") await this.args.cloud.power(id, "start");
   }
 
@@ -127,7 +127,7 @@ export class ServerChange {
     await pulumi.log.warn(
       `${server} (${machine.id}) takes no commands, and consul:gate.skip names it: it is rebooted into its new user data`,
     );
-    await this.args.cloud.storeUserData(machine.id, base64(wanted.text));
+    await this.args.cloud.storeUserData(machine.id, encoded(wanted));
     await this.args.cloud.power(machine.id, "reboot");
   }
 
@@ -139,7 +139,7 @@ export class ServerChange {
     );
     await cloud.power(machine.id, "stop");
     await this.until(server, "Stopped");
-    await cloud.storeUserData(machine.id, base64(wanted.text));
+    await cloud.storeUserData(machine.id, encoded(wanted));
     await cloud.power(machine.id, "start");
     await this.until(server, "Running");
   }
@@ -165,7 +165,3 @@ const said: Readonly<Record<Exclude<Applied, "restart needed">, string>> = {
   restarted: "Consul runs with its new configuration",
   unchanged: "Consul runs with this configuration already",
 };
-
-function base64(text: string): string {
-  return Buffer.from(text).toString("base64");
-}

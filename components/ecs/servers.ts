@@ -7,7 +7,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { ServerConfig } from "../../consul/config";
 import { machineLayout } from "../../consul/machine/layout";
 import { Snapshots } from "../../consul/machine/snapshots";
-import { renderUserData, UserData } from "../../consul/machine/user-data";
+import { encoded, renderUserData, UserData } from "../../consul/machine/user-data";
 import { EcsServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
 import { configTags } from "./change";
@@ -166,8 +166,7 @@ export class EcsServers extends pulumi.ComponentResource {
         httpTokens: settings.metadataTokens,
         keyName: settings.keyName,
         roleName,
-        // Base64 by ourselves: what the provider reads back is then what was given.
-        userData: pulumi.secret(userData.apply(({ text }) => Buffer.from(text).toString("base64"))),
+        userData: pulumi.secret(userData.apply(encoded)),
         // A capacity that was given back with a stop may not be there for the start.
         stoppedMode: "KeepCharging",
         // The digests give nothing away. Secret, they would make all tags secret, and the gate reads tags.

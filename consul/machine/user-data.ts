@@ -39,6 +39,11 @@ export interface UserData {
   readonly paths: readonly string[];
 }
 
+/** User data in the form in which the cloud takes it. What is read back is then what was given. */
+export function encoded({ text }: UserData): string {
+  return Buffer.from(text).toString("base64");
+}
+
 /**
  * User data of one server machine: a boothook, because cloud-init fetches it anew and runs it at each boot. It only
  * writes files and starts units: it runs before sysinit.target, and the units do the waiting (docs/facts/cloud.md).

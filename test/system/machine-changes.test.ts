@@ -1,28 +1,23 @@
 import { deepEqual, equal, match, notEqual, ok, rejects } from "assert/strict";
 import { createHash } from "crypto";
 import { readFileSync } from "fs";
-import { tmpdir } from "os";
-import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { Tags } from "../../components/ecs/change";
-import { QuorumGate } from "../../components/ecs/gate";
 import { commandText, apply } from "../../consul/machine/commands";
-import { readableUserData, UserData } from "../../consul/machine/user-data";
+import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
-import { Providers, Registered, runProgram, stackConfig } from "../../local/program";
-import { LocalProviders } from "../../local/providers";
-import { loadSettings } from "../../settings";
+import { stackConfig } from "../../local/program";
 import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
+import { acceptingProviders, allReady, describeProd, DescribedServer, gateOf, idOf, userDataOf } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 import { relabelled } from "./versions";
 
 // Changes of the servers of Pulumi.prod.yaml while their machines run: the gate of `pulumi up` asks and changes machines
 // that were booted by cloud-init, as it does through Cloud Assistant.
 
-const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
 const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
 
 /** Writes a key all the time, and asks a server for the leader; prints the longest time without an answer of each. */
@@ -72,20 +67,12 @@ interface Observed {
   readonly down: Readonly<Record<string, number>>;
 }
 
-/** The servers as the program describes them: what the engine would hand to the hook, and to the cloud. */
-interface Described {
-  readonly name: string;
-  readonly address: string;
-  readonly tags: Tags;
-  readonly text: string;
-}
-
 describe("changes of servers whose machines run", function () {
   this.timeout("6m");
   const version = stackConfig("prod")["consul:version"] ?? "";
   const newer = version.replace(/\d+$/, (patch) => String((Number(patch) + 1) % 10));
   const settings = { "consul:downloadMirror": `http://${mirrorAddress}/consul` };
-  const random = new LocalProviders(join(tmpdir(), "consul-machine-changes-no-such-file"));
+  const providers = acceptingProviders();
   let net: Network;
   let machines: Machine[];
   let one: Machine;
@@ -97,70 +84,25 @@ describe("changes of servers whose machines run", function () {
   const { info, warn } = pulumi.log;
   const say = (line: string) => Promise.resolve(void said.push(line));
 
-  /** Real random and tls, and a cloud that takes everything. */
-  function providers(): Providers {
-    return {
-      resource: (args) => {
-        if (/^(random|tls):/.test(args.type)) return random.resource(args);
-        const id = args.type.endsWith(":EcsDisk") ? `d-${idOf(args.name)}` : `${args.name}-id`;
-        return { id, state: args.inputs as Record<string, unknown> };
-      },
-      call: () => ({ kubeConfig: "none" }),
-    };
-  }
-
-  async function describeServers(changed: Readonly<Record<string, string>>): Promise<Described[]> {
-    const { resources, outputs } = await runProgram(
-      "prod",
-      {
-        ...plainProd(),
-        ...settings,
-        "consul:downloadSha256": sums[changed["consul:version"] ?? version] ?? "",
-        ...changed,
-      },
-      providers(),
-    );
-    trust = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
-    return resources
-      .filter(({ type }: Registered) => type === "alicloud:ecs/instance:Instance")
-      .map(({ inputs }) => ({
-        name: String(inputs.hostName),
-        address: String(inputs.privateIp),
-        tags: inputs.tags as Tags,
-        text: Buffer.from(String(inputs.userData), "base64").toString(),
-      }));
-  }
   let trust: Readonly<Record<string, string>> = {};
   /** The zips' checksums by version: without one the settings refuse a mirror over http. */
   const sums: Record<string, string> = {};
 
-  const userDataOf = ({ text, tags }: Described): UserData => ({
-    text,
-    config: tags["consul-config"] ?? "",
-    start: tags["consul-start"] ?? "",
-    files: tags["consul-files"] ?? "",
-    paths: [],
-  });
+  async function describeAll(changed: Readonly<Record<string, string>>) {
+    const sum = { "consul:downloadSha256": sums[changed["consul:version"] ?? version] ?? "" };
+    const described = await describeProd({ ...plainProd(), ...settings, ...sum, ...changed }, providers);
+    trust = described.outputs;
+    return described;
+  }
+  const describeServers = async (changed: Readonly<Record<string, string>>): Promise<DescribedServer[]> =>
+    (await describeAll(changed)).servers;
 
   /** `pulumi up`: the hook of each server and then its tags, one after another; the check at the end. */
   async function up(changed: Readonly<Record<string, string>>, gateChange: object = {}): Promise<number> {
     const began = Date.now();
-    const described = await describeServers(changed);
-    const gate = new QuorumGate({
-      cloud,
-      pause: 500,
-      servers: described.map(({ name }) => name),
-      vpcId: "vpc",
-      tag: { key: "consul-datacenter", value: "aly-consul" },
-      settings: { ...loadSettings(), gate: { waitMinutes: 2, skip: [], ...gateChange } },
-      trust: {
-        caCertificate: pulumi.output(trust.caCertificate ?? ""),
-        gossipKeys: pulumi.secret([trust.gossipKey ?? ""]),
-        agentToken: pulumi.secret(trust.agentToken ?? ""),
-        managementToken: pulumi.secret(trust.managementToken ?? ""),
-      },
-    });
-    for (const server of described) {
+    const described = await describeAll(changed);
+    const gate = gateOf(cloud, described, { waitMinutes: 2, skip: [], ...gateChange }, 500);
+    for (const server of described.servers) {
       const { name, tags } = server;
       await gate.hook(name, pulumi.secret(userDataOf(server))).callback({
         urn: "",
@@ -172,8 +114,7 @@ describe("changes of servers whose machines run", function () {
       });
       committed[name] = tags;
     }
-    const wanted = described.map((server) => pulumi.secret(userDataOf(server)));
-    await (gate.ready([], wanted) as unknown as { promise(): Promise<void> }).promise();
+    await allReady(gate, described.servers);
     return (Date.now() - began) / 1000;
   }
 

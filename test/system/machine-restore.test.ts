@@ -1,24 +1,19 @@
 import { deepEqual, equal, match, notEqual, ok } from "assert/strict";
-import { createHash } from "crypto";
 import { readFileSync } from "fs";
-import { tmpdir } from "os";
 import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { Tags } from "../../components/ecs/change";
-import { QuorumGate } from "../../components/ecs/gate";
 import { findConsul } from "../../local/consul-binary";
-import { Providers, Registered, runProgram, stackConfig } from "../../local/program";
-import { LocalProviders } from "../../local/providers";
-import { loadSettings } from "../../settings";
+import { stackConfig } from "../../local/program";
 import { createNetwork, Disk, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
+import { acceptingProviders, allReady, describeProd, DescribedServer, gateOf, idOf } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 
 // docs/restore.md, carried out: the commands are read from the page, and each does to machines of this level what the
 // cloud, Pulumi or a shell on a server does. A command that is not known here fails the test.
 
-const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
 const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
 const allWell = `${asManager} consul operator autopilot state -format=json |
   python3 -c 'import json,sys; s=json.load(sys.stdin); sys.exit(not (s["Healthy"] and len(s["Voters"]) == 3))'`;
@@ -35,12 +30,10 @@ function commandsOf(heading: string): string[] {
 describe("docs/restore.md, carried out on machines", function () {
   this.timeout("10m");
   const version = stackConfig("prod")["consul:version"] ?? "";
-  const random = new LocalProviders(join(tmpdir(), "consul-machine-restore-no-such-file"));
   let net: Network;
   let sha256 = "";
   const machines: Machine[] = [];
   let cloud: MachineCloud;
-  let trust: Readonly<Record<string, string>> = {};
   /** The disks that Pulumi's state has after a refresh, by server. */
   const disks = new Map<string, Disk>();
   /** How many disks each server has had. */
@@ -51,85 +44,38 @@ describe("docs/restore.md, carried out on machines", function () {
 
   const diskId = (server: string) => idOf(`${server} ${generations.get(server) ?? 0}`);
 
-  const providers: Providers = {
-    resource: (args) => {
-      if (/^(random|tls):/.test(args.type)) return random.resource(args);
-      const server = /^consul-(.*)-data$/.exec(args.name)?.[1] ?? "";
-      return {
-        id: args.type.endsWith(":EcsDisk") ? `d-${diskId(server)}` : `${args.name}-id`,
-        state: args.inputs as Record<string, unknown>,
-      };
-    },
-    call: () => ({ kubeConfig: "none" }),
-  };
+  const providers = acceptingProviders((name) => diskId(/^consul-(.*)-data$/.exec(name)?.[1] ?? ""));
 
-  async function describeServers() {
+  function describeServers() {
     const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul`, "consul:downloadSha256": sha256 };
-    const { resources, outputs } = await runProgram("prod", { ...stackConfig("prod"), ...mirror }, providers);
-    trust = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
-    return resources
-      .filter(({ type }: Registered) => type === "alicloud:ecs/instance:Instance")
-      .map(({ inputs }) => ({
-        name: String(inputs.hostName),
-        address: String(inputs.privateIp),
-        tags: inputs.tags as Tags,
-        text: Buffer.from(String(inputs.userData), "base64").toString(),
-      }));
+    return describeProd({ ...stackConfig("prod"), ...mirror }, providers);
   }
-  type Described = Awaited<ReturnType<typeof describeServers>>[number];
 
   /** Makes what is not there, in the engine's order: disks, then each machine and its attachment; the check at the end. */
   async function up(): Promise<void> {
     const described = await describeServers();
-    for (const server of described) {
+    for (const server of described.servers) {
       if (!disks.has(server.name)) {
         disks.set(server.name, await net.disk({ serial: diskId(server.name), size: 512 }));
       }
     }
-    for (const server of described) {
+    for (const server of described.servers) {
       const machine = of(server.name);
       if (cloud.on.has(server.name)) {
         // The engine would ask the gate: no step may depend on that.
         deepEqual(server.tags, committed.get(server.name), `${server.name} would change`);
       } else await create(machine, server);
     }
-    await ready(described);
+    await allReady(gateOf(cloud, described, { waitMinutes: 5, skip: [] }, 1000), described.servers);
   }
 
-  async function create(machine: Machine, { name, text, tags }: Described): Promise<void> {
+  async function create(machine: Machine, { name, text, tags }: DescribedServer): Promise<void> {
     machine.setUserData(text);
     await machine.replaceSystemDisk();
     await machine.boot({ wait: false });
     cloud.on.add(name);
     committed.set(name, tags);
     await machine.attach(disks.get(name) ?? notThere(name));
-  }
-
-  async function ready(described: readonly Described[]): Promise<void> {
-    const gate = new QuorumGate({
-      cloud,
-      pause: 1000,
-      servers: described.map(({ name }) => name),
-      vpcId: "vpc",
-      tag: { key: "consul-datacenter", value: "aly-consul" },
-      settings: { ...loadSettings(), gate: { waitMinutes: 5, skip: [] } },
-      trust: {
-        caCertificate: pulumi.output(trust.caCertificate ?? ""),
-        gossipKeys: pulumi.secret([trust.gossipKey ?? ""]),
-        agentToken: pulumi.secret(trust.agentToken ?? ""),
-        managementToken: pulumi.secret(trust.managementToken ?? ""),
-      },
-    });
-    const wanted = described.map(({ text, tags }) =>
-      pulumi.secret({
-        text,
-        config: tags["consul-config"] ?? "",
-        start: tags["consul-start"] ?? "",
-        files: tags["consul-files"] ?? "",
-        paths: [],
-      }),
-    );
-    await (gate.ready([], wanted) as unknown as { promise(): Promise<void> }).promise();
   }
 
   const notThere = (name: string): never => {
@@ -192,7 +138,9 @@ describe("docs/restore.md, carried out on machines", function () {
     net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
     const consul = await findConsul({ version, downloadMirror: "", downloadSha256: "" });
     sha256 = net.mirror.offer(version, readFileSync(consul));
-    for (const { name, address } of await describeServers()) machines.push(await net.machine({ name, address }));
+    for (const { name, address } of (await describeServers()).servers) {
+      machines.push(await net.machine({ name, address }));
+    }
     cloud = new MachineCloud(machines);
     cloud.on.clear();
     await up();

@@ -1,36 +1,18 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
-import { createHash } from "crypto";
 import { readFileSync } from "fs";
-import { tmpdir } from "os";
-import { join } from "path";
 import { findConsul } from "../../local/consul-binary";
-import { Providers, runProgram, stackConfig } from "../../local/program";
-import { LocalProviders } from "../../local/providers";
+import { stackConfig } from "../../local/program";
 import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
+import { acceptingProviders, describeProd } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 
 // The timer and the service for snapshots, on machines booted from the program's user data.
 
-const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
-
-/** Real random and tls providers, and a cloud that accepts everything. */
-function cloud(): Providers {
-  const local = new LocalProviders(join(tmpdir(), "consul-machine-snapshots-no-such-file"));
-  return {
-    resource: (args) => {
-      if (/^(random|tls):/.test(args.type)) return local.resource(args);
-      const id = args.type.endsWith(":EcsDisk") ? `d-${idOf(args.name)}` : `${args.name}-id`;
-      return { id, state: args.inputs as Record<string, unknown> };
-    },
-    call: () => ({ kubeConfig: "none" }),
-  };
-}
-
 describe("snapshots on machines", function () {
   this.timeout("5m");
-  const providers = cloud();
+  const providers = acceptingProviders();
   const version = stackConfig("prod")["consul:version"] ?? "";
   let sha256 = "";
   let net: Network;
@@ -38,15 +20,8 @@ describe("snapshots on machines", function () {
 
   const servers = async (settings: Readonly<Record<string, string>>) => {
     const mirror = { "consul:downloadMirror": `http://${mirrorAddress}/consul`, "consul:downloadSha256": sha256 };
-    const { resources } = await runProgram("prod", { ...plainProd(), ...mirror, ...settings }, providers);
-    return resources
-      .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
-      .map(({ name, inputs }) => ({
-        name: String(inputs.hostName),
-        address: String(inputs.privateIp),
-        userData: Buffer.from(String(inputs.userData), "base64").toString(),
-        serial: idOf(`${name}-data`),
-      }));
+    const described = await describeProd({ ...plainProd(), ...mirror, ...settings }, providers);
+    return described.servers.map(({ text, ...server }) => ({ ...server, userData: text }));
   };
 
   before(async function () {

@@ -1,15 +1,12 @@
 import assert from "assert";
-import { createHash } from "crypto";
 import { readFileSync } from "fs";
-import { tmpdir } from "os";
-import { join } from "path";
 import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, runProgram, stackConfig } from "../../local/program";
-import { LocalProviders } from "../../local/providers";
 import { plainProd } from "../program/edit";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
+import { acceptingProviders, idOf } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 import { relabelled } from "./versions";
 
@@ -25,21 +22,6 @@ interface Described {
   readonly serial: string;
 }
 
-/** Real random and tls providers, and a cloud that accepts everything. All runs share them, so that secrets stay. */
-function cloud(): Providers {
-  // Nothing is saved there.
-  const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"));
-  return {
-    resource: (args) => {
-      if (/^(random|tls):/.test(args.type)) return local.resource(args);
-      const inputs = args.inputs as Record<string, unknown>;
-      const id = createHash("sha256").update(args.name).digest("hex").slice(0, 20);
-      return { id: args.type.endsWith(":EcsDisk") ? `d-${id}` : `${args.name}-id`, state: inputs };
-    },
-    call: () => ({ kubeConfig: "none" }),
-  };
-}
-
 /** Runs the program for prod with some settings changed, and returns its servers in order. */
 async function describeServers(
   providers: Providers,
@@ -50,7 +32,6 @@ async function describeServers(
   const given = JSON.parse(config["consul:servers"] ?? "{}") as Record<string, unknown>;
   config["consul:servers"] = JSON.stringify({ ...given, ...servers });
   const { resources } = await runProgram("prod", config, providers);
-  const urnOf = (id: string): string => createHash("sha256").update(id).digest("hex").slice(0, 20);
   return resources
     .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
     .map(({ name, inputs }) => ({
@@ -62,7 +43,7 @@ async function describeServers(
         "http://" + mirrorAddress,
       ),
       httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
-      serial: urnOf(`${name}-data`),
+      serial: idOf(`${name}-data`),
     }));
 }
 
@@ -78,7 +59,7 @@ const threeVoters = `${asManager} consul operator autopilot state -format=json |
 
 describe("machines from the program's user data", function () {
   this.timeout("5m");
-  const providers = cloud();
+  const providers = acceptingProviders();
   const version = stackConfig("prod")["consul:version"] ?? "";
   const newer = version.replace(/\d+$/, (patch) => String((Number(patch) + 1) % 10));
   const settings = { "consul:downloadMirror": `https://${mirrorAddress}/consul` };

@@ -1,0 +1,99 @@
+import { createHash } from "crypto";
+import { tmpdir } from "os";
+import { join } from "path";
+import * as pulumi from "@pulumi/pulumi";
+import { Tags } from "../../components/ecs/change";
+import { Cloud } from "../../components/ecs/cloud";
+import { QuorumGate } from "../../components/ecs/gate";
+import { UserData } from "../../consul/machine/user-data";
+import { Providers, runProgram } from "../../local/program";
+import { LocalProviders } from "../../local/providers";
+import { loadSettings, Settings } from "../../settings";
+
+// The servers of Pulumi.prod.yaml as the engine would hand them to the cloud and to the gate, for tests on machines.
+
+/** Twenty digits that stand for a name: ids and serials of made-up disks. */
+export const idOf = (name: string) => createHash("sha256").update(name).digest("hex").slice(0, 20);
+
+/**
+ * Real random and tls providers, and a cloud that accepts everything. Used for every run of a test, so that secrets stay.
+ * @param diskId id of a disk without "d-", by the disk's resource name
+ */
+export function acceptingProviders(diskId: (name: string) => string = idOf): Providers {
+  // Nothing is ever saved there.
+  const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"));
+  return {
+    resource: (args) => {
+      if (/^(random|tls):/.test(args.type)) return local.resource(args);
+      const id = args.type.endsWith(":EcsDisk") ? `d-${diskId(args.name)}` : `${args.name}-id`;
+      return { id, state: args.inputs as Record<string, unknown> };
+    },
+    call: () => ({ kubeConfig: "none" }),
+  };
+}
+
+/** One server as the program describes it. */
+export interface DescribedServer {
+  readonly name: string;
+  readonly address: string;
+  readonly tags: Tags;
+  /** User data as the machine gets it. Secret. */
+  readonly text: string;
+  /** Serial of the data disk, where `acceptingProviders` made the disk's id of its name. */
+  readonly serial: string;
+}
+
+/** Runs the program for prod. @returns its servers in order, and the stack's outputs as text */
+export async function describeProd(config: Readonly<Record<string, string>>, providers: Providers) {
+  const { resources, outputs } = await runProgram("prod", config, providers);
+  const servers = resources
+    .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
+    .map(({ name, inputs }): DescribedServer => ({
+      name: String(inputs.hostName),
+      address: String(inputs.privateIp),
+      tags: inputs.tags as Tags,
+      text: Buffer.from(String(inputs.userData), "base64").toString(),
+      serial: idOf(`${name}-data`),
+    }));
+  const texts = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
+  return { servers, outputs: texts as Readonly<Record<string, string>> };
+}
+
+/** What the gate takes of a server. */
+export function userDataOf({ text, tags }: DescribedServer): UserData {
+  const tag = (name: string) => tags[name] ?? "";
+  return { text, config: tag("consul-config"), start: tag("consul-start"), files: tag("consul-files"), paths: [] };
+}
+
+/** The gate of the last run of the program. @param gate how long it waits, and whom it skips */
+export function gateOf(
+  cloud: Cloud,
+  { servers, outputs }: Awaited<ReturnType<typeof describeProd>>,
+  gate: Settings["gate"],
+  pause: number,
+): QuorumGate {
+  const output = (name: string) => outputs[name] ?? "";
+  return new QuorumGate({
+    cloud,
+    pause,
+    servers: servers.map(({ name }) => name),
+    vpcId: "vpc",
+    tag: { key: "consul-datacenter", value: "aly-consul" },
+    settings: { ...loadSettings(), gate },
+    trust: {
+      caCertificate: pulumi.output(output("caCertificate")),
+      gossipKeys: pulumi.secret([output("gossipKey")]),
+      agentToken: pulumi.secret(output("agentToken")),
+      managementToken: pulumi.secret(output("managementToken")),
+    },
+  });
+}
+
+/** Waits until the gate finds every server well, as the end of `pulumi up` does. */
+export function allReady(gate: QuorumGate, servers: readonly DescribedServer[]): Promise<void> {
+  const ready = gate.ready(
+    [],
+    servers.map((server) => pulumi.secret(userDataOf(server))),
+  );
+  return (ready as unknown as { promise(): Promise<void> }).promise();
+}
