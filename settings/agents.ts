@@ -39,7 +39,7 @@ const kubernetesAgents = z.strictObject({
           error: maxUnavailable,
         })
         .default(1),
-      /** Seconds an agent must be ready before the next one goes. */
+      /** Seconds an agent must be ready before the next one goes: time for the first run of its services' HTTP checks. */
       minReadySeconds: whole(0, 3600, " (seconds)").default(10),
     })
     .prefault({}),
