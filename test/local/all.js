@@ -11,10 +11,10 @@ const { join } = require("path");
 const first = [
   "migration",
   "kube-changes",
-  "day-two-tokens",
-  "day-two-gossip",
-  "day-two-authority",
-  "day-two",
+  "operations-tokens",
+  "operations-gossip",
+  "operations-authority",
+  "operations-version",
   "restore",
 ];
 /** What these promise is a time: they have the machine for themselves. */

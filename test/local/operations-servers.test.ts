@@ -1,17 +1,17 @@
 import { deepEqual, equal } from "assert/strict";
 import { onLoopback } from "../../local/supervisor";
-import { DayTwo } from "./day-two";
+import { Operations } from "./operations";
 import { eventually } from "./kube-cluster";
 
 const prefix = "127.51.0";
 
-describe("day two: the number of servers", function () {
+describe("operations: the number of servers", function () {
   this.timeout(900_000);
-  let day: DayTwo;
+  let day: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await DayTwo.start(prefix);
+    day = await Operations.start(prefix);
   });
   after(() => day.end());
 

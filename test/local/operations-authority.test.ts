@@ -1,13 +1,13 @@
 import { deepEqual, equal, rejects } from "assert/strict";
-import { DayTwo, certificateOf } from "./day-two";
+import { Operations, certificateOf } from "./operations";
 
-describe("day two: another certificate authority", function () {
+describe("operations: another certificate authority", function () {
   this.timeout(900_000);
-  let day: DayTwo;
+  let day: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await DayTwo.start("127.53.0");
+    day = await Operations.start("127.53.0");
   });
   after(() => day.end());
 

@@ -32,7 +32,7 @@ class ProvidersWithCloud extends FixtureProviders {
   }
 }
 
-describe("day two of the whole program", () => {
+describe("servers of the whole program", () => {
   it("asks at the end whether every server is well, and takes agents along only then", async () => {
     const cloud = new ProdCloud();
     const { resources, outputs } = await runFixture("prod", undefined, new ProvidersWithCloud(cloud));

@@ -2,12 +2,12 @@ import { deepEqual, equal, ok, rejects } from "assert/strict";
 import { isNewer } from "../../consul/upgrade";
 import { versionOf } from "../../local/consul-binary";
 import { buildTool } from "../../tools/build";
-import { DayTwo } from "./day-two";
+import { Operations } from "./operations";
 import { consulOf } from "./kube-cluster";
 
-describe("day two: a new version, another setting, and something wrong beforehand", function () {
+describe("operations: a new version, another setting, and something wrong beforehand", function () {
   this.timeout(900_000);
-  let day: DayTwo;
+  let day: Operations;
   /** The version in the settings and a binary of it; the cluster begins with one of a minor version earlier. */
   let wanted: string;
   let consul: string;
@@ -19,7 +19,7 @@ describe("day two: a new version, another setting, and something wrong beforehan
     consul = await consulOf("local");
     wanted = await versionOf(consul);
     const config = { "consul:version": await versionOf(previous) };
-    day = await DayTwo.start("127.47.0", { config, binary: previous });
+    day = await Operations.start("127.47.0", { config, binary: previous });
   });
   after(() => day.end());
 

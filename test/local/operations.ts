@@ -27,7 +27,7 @@ class Load {
   ) {
     this.streams = {
       writes: new Stream(25, async (turn) => {
-        const key = `day-two/${this.began}/${turn}`;
+        const key = `operations/${this.began}/${turn}`;
         equal(await cluster.api(this.agent(turn)).put(`kv/${key}`, String(turn)), true);
         this.acknowledged.set(key, String(turn));
         this.times.push(Date.now());
@@ -73,7 +73,7 @@ class Load {
     type Entry = { Key: string; Value: string };
     const kept = await this.cluster
       .api(await this.cluster.leaderName())
-      .get<Entry[]>(`kv/day-two/${this.began}?recurse`);
+      .get<Entry[]>(`kv/operations/${this.began}?recurse`);
     const values = new Map(kept.map(({ Key, Value }) => [Key, Buffer.from(Value, "base64").toString()]));
     for (const [key, value] of this.acknowledged) equal(values.get(key), value, `${key} was acknowledged and is lost`);
     const gap = Math.max(...this.times.map((time, i) => time - (this.times[i - 1] ?? time)));
@@ -85,7 +85,7 @@ class Load {
 }
 
 /** A cluster of three servers and three agents that is changed under load: one for each file of tests. */
-export class DayTwo {
+export class Operations {
   readonly rollout: Rollout;
 
   private constructor(
@@ -106,8 +106,8 @@ export class DayTwo {
   static async start(
     prefix: string,
     { config = {}, ...options }: Pick<ClusterOptions, "config" | "binary"> = {},
-  ): Promise<DayTwo> {
-    const dir = mkdtempSync(join(tmpdir(), "day-two-"));
+  ): Promise<Operations> {
+    const dir = mkdtempSync(join(tmpdir(), "operations-"));
     const crashes: string[] = [];
     const onCrash = (reason: string) => void crashes.push(reason);
     const cluster = await startCluster(
@@ -124,7 +124,7 @@ export class DayTwo {
     const said: string[] = [];
     const say = (line: string) => Promise.resolve(void said.push(line));
     Object.assign(pulumi.log, { info: say, warn: say });
-    return new DayTwo(cluster, crashes, said, [
+    return new Operations(cluster, crashes, said, [
       () => Object.assign(pulumi.log, { info, warn }),
       () => cluster.stop(),
       () => rmSync(dir, { recursive: true }),

@@ -1,15 +1,15 @@
 import { deepEqual, match, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
-import { DayTwo, keyring } from "./day-two";
+import { Operations, keyring } from "./operations";
 
-describe("day two: the gossip key", function () {
+describe("operations: the gossip key", function () {
   this.timeout(900_000);
-  let day: DayTwo;
+  let day: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await DayTwo.start("127.50.0");
+    day = await Operations.start("127.50.0");
   });
   after(() => day.end());
 
