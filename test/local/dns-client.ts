@@ -1,5 +1,5 @@
 import { createSocket } from "dgram";
-import { Answer, Packet, TRUNCATED_RESPONSE, decode, encode, streamDecode, streamEncode } from "dns-packet";
+import { Answer, OptAnswer, Packet, TRUNCATED_RESPONSE, decode, encode, streamDecode, streamEncode } from "dns-packet";
 import { connect } from "net";
 
 export interface Reply {
@@ -16,6 +16,19 @@ export interface Reply {
 /** UDP: 512 bytes at most, or what a resolver with EDNS accepts; or TCP. */
 export type Transport = "udp" | { readonly edns: number } | "tcp";
 
+function opt(udpPayloadSize: number): OptAnswer {
+  return {
+    type: "OPT",
+    name: ".",
+    udpPayloadSize,
+    extendedRcode: 0,
+    ednsVersion: 0,
+    flags: 0,
+    flag_do: false,
+    options: [],
+  };
+}
+
 /** Asks a DNS server, over UDP unless told otherwise. @throws where there is no answer within 5 s */
 export function ask(
   server: { address: string; port: number },
@@ -28,9 +41,7 @@ export function ask(
     id: 1 + Math.floor(Math.random() * 65_000),
     flags: 256,
     questions: [{ type, name }],
-    ...(typeof transport === "object"
-      ? { additionals: [{ type: "OPT" as const, name: ".", udpPayloadSize: transport.edns, flags: 0, options: [] }] }
-      : {}),
+    ...(typeof transport === "object" ? { additionals: [opt(transport.edns)] } : {}),
   };
   return new Promise((resolve, reject) => {
     const late = setTimeout(() => finish(new Error(`no answer of ${server.address}:${server.port} for ${name}`)), 5000);
