@@ -132,7 +132,7 @@ function applicationStop(cluster: Cluster, shell: Shell, started: (child: ChildP
   let running: ChildProcess | undefined;
   const start = async () => {
     const env = { ...own, CONSUL_HTTP_TOKEN: cluster.managementToken };
-    const server = join(programDir, "examples/spring-app/app/server.js");
+    const server = join(programDir, "examples/stack-typescript/app/server.js");
     running = spawn(process.execPath, [server], { stdio: "ignore", env });
     started(running);
     type Entry = { Service: { ID: string } };
@@ -156,10 +156,10 @@ function applicationStop(cluster: Cluster, shell: Shell, started: (child: ChildP
     title: "Services that come and go by themselves",
     text:
       "What Registrator did from outside, watching Docker: an application registers when it starts, at the client of\n" +
-      "its own node, and deregisters before it stops. This one is examples/spring-app.",
+      "its own node, and deregisters before it stops. This one is examples/stack-typescript.",
     commands: [
       shell.consul(/Success/, "kv", "put", "config/greeter/data", "greeting: hello"),
-      { shown: `SERVICE_NAME=greeter POD_IP=${address} node examples/spring-app/app/server.js &`, run: start },
+      { shown: `SERVICE_NAME=greeter POD_IP=${address} node examples/stack-typescript/app/server.js &`, run: start },
       shell.dig(new RegExp(`^${address}$`), "greeter.service.consul"),
       { shown: "kill %1", run: stop },
     ],

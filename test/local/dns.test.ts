@@ -1,23 +1,22 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
-import { spawn } from "child_process";
 import { createSocket } from "dgram";
 import { decode, encode } from "dns-packet";
 import { once } from "events";
-import { mkdtempSync, rmSync, writeFileSync } from "fs";
+import { mkdtempSync, rmSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { ports } from "../../consul/config";
 import { stubDomain } from "../../components/kubernetes/stub-domain";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
-import { buildTool } from "../../tools/build";
+import { coreDnsPort, startCoreDns } from "./coredns";
 import { ask, Reply } from "./dns-client";
 
 /** A real CoreDNS with the stub domain, in front of a real agent. */
 describe("DNS for pods", function () {
   this.timeout(600_000);
   const prefix = "127.31.0";
-  const resolver = { address: `${prefix}.53`, port: 15_353 };
+  const resolver = { address: `${prefix}.53`, port: coreDnsPort };
   let cluster: Cluster;
   const asked: string[] = [];
 
@@ -25,7 +24,6 @@ describe("DNS for pods", function () {
     this.timeout(1_800_000); // a first build of CoreDNS and Consul
     const directory = mkdtempSync(join(tmpdir(), "consul-dns-"));
     undo.push(() => rmSync(directory, { recursive: true, force: true }));
-    const binary = await buildTool("coredns", console.error);
     cluster = await startCluster({ dir: join(directory, "cluster"), config: onLoopback(prefix, 3, 1) });
     undo.push(() => cluster.stop());
 
@@ -42,15 +40,7 @@ describe("DNS for pods", function () {
     upstream.bind(15_354, `${prefix}.54`);
     await once(upstream, "listening");
 
-    const stub = stubDomain({ address: `${prefix}.21:${ports.dns}`, port: resolver.port });
-    const main = `.:${resolver.port} {\n    errors\n    forward . ${prefix}.54:15354\n    cache 30\n    reload\n}\n`;
-    // In its container CoreDNS has the port for itself; here it must keep to one address of the loopback.
-    writeFileSync(
-      join(directory, "Corefile"),
-      (main + stub).replaceAll("    errors\n", `    errors\n    bind ${resolver.address}\n`),
-    );
-    const coredns = spawn(binary, ["-conf", join(directory, "Corefile")], { stdio: ["ignore", "pipe", "inherit"] });
-    undo.push(() => coredns.kill());
+    undo.push(await startCoreDns(directory, resolver.address, `${prefix}.21`, `${prefix}.54:15354`));
     await cluster.until("CoreDNS does not answer", async () => void (await ask(resolver, "www.example.com")));
   });
 

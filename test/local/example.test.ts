@@ -12,7 +12,7 @@ import { ports } from "../../consul/config";
 import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 
-const example = join(programDir, "examples/spring-app");
+const example = join(programDir, "examples/stack-typescript");
 const port = 8080;
 const tokens = {
   orders: "0de50000-0000-4000-8000-000000000001",

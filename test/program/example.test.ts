@@ -15,7 +15,7 @@ describe("the example's stack in another repository", function () {
 
   before(() => {
     directory = exampleElsewhere();
-    repository = join(directory, "spring-app");
+    repository = join(directory, "stack-typescript");
     writeFileSync(join(repository, "tsconfig.json"), tsconfig("node10", "commonjs"));
   });
   after(() => rmSync(directory, { recursive: true, force: true }));

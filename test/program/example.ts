@@ -21,11 +21,11 @@ export const exampleOutputs: Readonly<Record<string, unknown>> = {
 
 /**
  * Copies the example into a new directory, with this project as a package beside it: the layout of another repository.
- * @returns the directory, which the caller removes; the example is in spring-app, packages in node_modules
+ * @returns the directory, which the caller removes; the example is in stack-typescript, packages in node_modules
  */
 export function exampleElsewhere(): string {
   const directory = mkdtempSync(join(tmpdir(), "consul-example-"));
-  cpSync(join(programDir, "examples/spring-app"), join(directory, "spring-app"), {
+  cpSync(join(programDir, "examples/stack-typescript"), join(directory, "stack-typescript"), {
     recursive: true,
     filter: (path) => !path.includes("node_modules"),
   });
@@ -44,7 +44,7 @@ export async function runExample(
   directory: string,
   stackOutputs: Readonly<Record<string, unknown>> = exampleOutputs,
 ): Promise<ProgramRun> {
-  const project = parse(readFileSync(join(directory, "spring-app/Pulumi.yaml"), "utf8")) as {
+  const project = parse(readFileSync(join(directory, "stack-typescript/Pulumi.yaml"), "utf8")) as {
     config: Record<string, { default?: string | number }>;
   };
   const given = { consulStack: { default: "organization/consul/prod" }, context: { default: "prod" } };
@@ -53,7 +53,7 @@ export async function runExample(
   const entries: [string, { default?: unknown }][] = Object.entries({ ...project.config, ...given });
   for (const [key, value] of entries) config[`consul:${key}`] = String(value.default);
   return runProgram("prod", config, new FixtureProviders(stackOutputs), () => {
-    const index = join(directory, "spring-app/index.ts");
+    const index = join(directory, "stack-typescript/index.ts");
     Reflect.deleteProperty(require.cache, index);
     return require(index) as unknown;
   });
