@@ -10,7 +10,7 @@ import { ask, Reply, resolve } from "./dns-client";
 /** More instances than one UDP message holds: who asks must get all of them, or hear that there are more. */
 describe("DNS for a service with 200 instances", function () {
   this.timeout(600_000);
-  const prefix = "127.47.0";
+  const prefix = "127.54.0";
   const name = "many.service.consul";
   const all = Array.from({ length: 200 }, (_, i) => `10.0.1.${i + 1}`).sort();
   const agent = { address: `${prefix}.21`, port: ports.dns };
@@ -25,15 +25,17 @@ describe("DNS for a service with 200 instances", function () {
     undo.push(() => rmSync(directory, { recursive: true, force: true }));
     cluster = await startCluster({ dir: join(directory, "cluster"), config: onLoopback(prefix, 3, 1) });
     undo.push(() => cluster.stop());
-    const { put } = bound(cluster);
-    await Promise.all(all.map((Address) => put({ ID: `many-${Address}`, Name: "many", Port: 8080, Address })));
+    const register = (Address: string) =>
+      cluster
+        .api("agent-1")
+        .put("agent/service/register", { ID: `many-${Address}`, Name: "many", Port: 8080, Address });
+    await Promise.all(all.map(register));
     await cluster.until("not all are found", async () => deepEqual(addresses(await ask(agent, name, "A", "tcp")), all));
   });
   after(async () => {
     for (const step of undo.reverse()) await step();
   });
 
-  const bound = (of: Cluster) => ({ put: (body: object) => of.api("agent-1").put("agent/service/register", body) });
   const addresses = ({ answers }: Reply) =>
     answers.flatMap((answer) => (answer.type === "A" ? [answer.data] : [])).sort();
   const instances = ({ answers }: Reply) => answers.filter(({ type }) => type === "SRV").length;

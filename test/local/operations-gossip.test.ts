@@ -5,34 +5,34 @@ import { Operations, keyring } from "./operations";
 
 describe("operations: the gossip key", function () {
   this.timeout(900_000);
-  let day: Operations;
+  let operations: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await Operations.start("127.50.0");
+    operations = await Operations.start("127.50.0");
   });
-  after(() => day.end());
+  after(() => operations.end());
 
   const gossip = (generation: number, ...alsoAccepted: number[]) => ({
     "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
   });
 
   it("is replaced in three steps, none of which may be left out", async () => {
-    const { cluster, rollout } = day;
+    const { cluster, rollout } = operations;
     const servers = () => ["server-1", "server-2", "server-3"].map((name) => cluster.pid(name));
     const before = servers();
     const [old] = Object.keys((await keyring(cluster)).Keys);
     await rejects(rollout.up(gossip(2)), /no node knows gossip key 2 yet/);
-    await day.under(gossip(1, 2));
+    await operations.under(gossip(1, 2));
     const both = await keyring(cluster);
     deepEqual([Object.values(both.Keys), both.PrimaryKeys], [[6, 6], { [old ?? ""]: 6 }]);
     await rejects(rollout.up(gossip(2)), /the nodes still start with gossip key 1/);
-    await day.under(gossip(2, 1));
+    await operations.under(gossip(2, 1));
     const switched = await keyring(cluster);
     deepEqual(Object.values(switched.Keys), [6, 6]);
     ok(!((old ?? "") in switched.PrimaryKeys));
     deepEqual(Object.values(switched.PrimaryKeys), [6]);
-    await day.under(gossip(2));
+    await operations.under(gossip(2));
     const { Keys, PrimaryKeys, NumNodes } = await keyring(cluster);
     deepEqual([Keys, NumNodes], [switched.PrimaryKeys, 6]);
     deepEqual(PrimaryKeys, switched.PrimaryKeys);
@@ -40,7 +40,7 @@ describe("operations: the gossip key", function () {
   });
 
   it("goes on with a step that was interrupted, and names a node that was away", async () => {
-    const { cluster, rollout, said } = day;
+    const { cluster, rollout, said } = operations;
     const stop = new Error("interrupted");
     const interrupt = (node: string) => (node === "server-3" ? Promise.reject(stop) : Promise.resolve());
     await rollout.up(gossip(2, 3));
@@ -49,7 +49,7 @@ describe("operations: the gossip key", function () {
     deepEqual([Object.values(halfway.Keys), Object.values(halfway.PrimaryKeys)], [[6, 6], [6]]);
 
     await cluster.end("agent-3");
-    await day.under({});
+    await operations.under({});
     match(said.at(-1) ?? "", /with an earlier gossip key, token or authority: agent-3\. What they need is kept/);
 
     // It comes back with the new configuration and finds everybody.
@@ -65,7 +65,7 @@ describe("operations: the gossip key", function () {
   });
 
   it("lets a node back in that was away until the old gossip key was gone", async () => {
-    const { cluster, rollout } = day;
+    const { cluster, rollout } = operations;
     await cluster.end("agent-3");
     await cluster.until("agent-3 is still there", async () => {
       // Once gossip has forgotten it, the leader takes it out of the catalog.

@@ -7,16 +7,16 @@ const prefix = "127.51.0";
 
 describe("operations: the number of servers", function () {
   this.timeout(900_000);
-  let day: Operations;
+  let operations: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await Operations.start(prefix);
+    operations = await Operations.start(prefix);
   });
-  after(() => day.end());
+  after(() => operations.end());
 
   it("makes five servers of three, and three of five again", async () => {
-    const { cluster, crashes } = day;
+    const { cluster, crashes } = operations;
     type Peers = { Servers: { Node: string; Voter: boolean }[] };
     const raft = async () => {
       const { Servers } = await cluster.api("server-1").get<Peers>("operator/raft/configuration");
@@ -25,7 +25,7 @@ describe("operations: the number of servers", function () {
     const voters = (count: number) => Array.from({ length: count }, (_, i) => `server-${i + 1} true`);
     const servers = (count: number) => ({ "consul:servers": onLoopback(prefix, count)["consul:servers"] ?? "" });
     const order: string[] = [];
-    await day.under(servers(5), (node) => Promise.resolve(void order.push(node)));
+    await operations.under(servers(5), (node) => Promise.resolve(void order.push(node)));
     deepEqual(order.slice(0, 5), ["server-1", "server-2", "server-3", "server-4", "server-5"]);
     deepEqual(await raft(), voters(5));
 
@@ -39,7 +39,7 @@ describe("operations: the number of servers", function () {
       });
     }
     equal(crashes.splice(0).length, 2);
-    await day.under(servers(3));
+    await operations.under(servers(3));
     deepEqual(await raft(), voters(3));
   });
 });

@@ -3,27 +3,29 @@ import { Operations, certificateOf } from "./operations";
 
 describe("operations: the agents' token, certificates, and agents of another stack", function () {
   this.timeout(900_000);
-  let day: Operations;
+  let operations: Operations;
 
   before(async function () {
     this.timeout(1_800_000); // the first build of Consul
-    day = await Operations.start("127.52.0");
+    operations = await Operations.start("127.52.0");
   });
-  after(() => day.end());
+  after(() => operations.end());
 
   const agentsTokens = async () => {
-    const tokens = await day.cluster.api("server-1").get<{ AccessorID: string; Description: string }[]>("acl/tokens");
+    const tokens = await operations.cluster
+      .api("server-1")
+      .get<{ AccessorID: string; Description: string }[]>("acl/tokens");
     return tokens
       .filter(({ Description }) => Description === "Agents [consul-alicloud:agents]")
       .map(({ AccessorID }) => AccessorID);
   };
 
   it("replaces the agents' token: the new one first, then the roll, then the old one goes", async () => {
-    const { cluster } = day;
+    const { cluster } = operations;
     const [old] = await agentsTokens();
     const oldSecret = cluster.agentToken;
     const during: string[][] = [];
-    await day.under({ "consul:tokens": '{"agentGeneration":2}' }, async (node) => {
+    await operations.under({ "consul:tokens": '{"agentGeneration":2}' }, async (node) => {
       if (node.startsWith("agent")) during.push(await agentsTokens());
     });
     for (const tokens of during) deepEqual([tokens.length, tokens.includes(old ?? "")], [2, true]);
@@ -35,18 +37,18 @@ describe("operations: the agents' token, certificates, and agents of another sta
   });
 
   it("renews the servers' certificates one by one", async () => {
-    const { cluster } = day;
+    const { cluster } = operations;
     const serial = async () =>
       Promise.all(
         ["server-1", "server-2", "server-3"].map(async (s) => (await certificateOf(cluster, s)).serialNumber),
       );
     const before = await serial();
-    await day.under({ "consul:certificates": '{"serverDays":366}' });
+    await operations.under({ "consul:certificates": '{"serverDays":366}' });
     for (const [i, now] of (await serial()).entries()) notEqual(now, before[i]);
   });
 
   it("does not switch to an authority that an agent of another stack does not trust yet", async () => {
-    const { cluster, rollout } = day;
+    const { cluster, rollout } = operations;
     rollout.elsewhere = ["agent-3"];
     await rollout.up({ "consul:certificates": '{"caGeneration":1,"caAlsoTrusted":[2]}' });
     const leader = await cluster.leaderName();

@@ -7,7 +7,7 @@ import { consulOf } from "./kube-cluster";
 
 describe("operations: a new version, another setting, and something wrong beforehand", function () {
   this.timeout(900_000);
-  let day: Operations;
+  let operations: Operations;
   /** The version in the settings and a binary of it; the cluster begins with one of a minor version earlier. */
   let wanted: string;
   let consul: string;
@@ -19,12 +19,12 @@ describe("operations: a new version, another setting, and something wrong before
     consul = await consulOf("local");
     wanted = await versionOf(consul);
     const config = { "consul:version": await versionOf(previous) };
-    day = await Operations.start("127.47.0", { config, binary: previous });
+    operations = await Operations.start("127.47.0", { config, binary: previous });
   });
-  after(() => day.end());
+  after(() => operations.end());
 
   it("takes a new version of Consul, one by one, and no older one after that", async () => {
-    const { cluster, rollout } = day;
+    const { cluster, rollout } = operations;
     const versions = async () => {
       const members = await cluster.api("server-1").get<{ Name: string; Tags: { build: string } }[]>("agent/members");
       return members.map(({ Tags }) => Tags.build.replace(/:.*/, ""));
@@ -33,7 +33,7 @@ describe("operations: a new version, another setting, and something wrong before
     equal(new Set(old).size, 1);
     ok(isNewer(wanted, old[0] ?? ""), `${wanted} after ${old[0] ?? ""}`);
     cluster.consul = consul;
-    await day.under({ "consul:version": wanted });
+    await operations.under({ "consul:version": wanted });
     deepEqual(await versions(), Array(6).fill(wanted));
     cluster.consul = previous;
     await rejects(rollout.up({ "consul:version": old[0] ?? "" }), /Consul cannot go back from/);
@@ -43,10 +43,10 @@ describe("operations: a new version, another setting, and something wrong before
   });
 
   it("reloads servers and restarts agents for a changed log level, one by one", async () => {
-    const { cluster } = day;
+    const { cluster } = operations;
     const order: string[] = [];
     const leaders: string[] = [];
-    await day.under({ "consul:logLevel": "warn" }, async (node) => {
+    await operations.under({ "consul:logLevel": "warn" }, async (node) => {
       order.push(node);
       leaders.push(await cluster.leaderName());
     });
@@ -56,12 +56,12 @@ describe("operations: a new version, another setting, and something wrong before
   });
 
   describe("with something wrong beforehand, touches no server", () => {
-    before(() => (day.rollout.waitMinutes = 0.2));
-    after(() => (day.rollout.waitMinutes = 3));
-    const pids = () => ["server-1", "server-2", "server-3"].map((name) => day.cluster.pid(name));
+    before(() => (operations.rollout.waitMinutes = 0.2));
+    after(() => (operations.rollout.waitMinutes = 3));
+    const pids = () => ["server-1", "server-2", "server-3"].map((name) => operations.cluster.pid(name));
 
     it("a server that is stopped", async () => {
-      const { cluster, rollout } = day;
+      const { cluster, rollout } = operations;
       await cluster.kill("server-2");
       const before = pids();
       await rejects(
@@ -73,7 +73,7 @@ describe("operations: a new version, another setting, and something wrong before
     });
 
     it("a server that is paused", async () => {
-      const { cluster, rollout } = day;
+      const { cluster, rollout } = operations;
       cluster.pause("server-3");
       const before = pids();
       await rejects(
@@ -85,8 +85,8 @@ describe("operations: a new version, another setting, and something wrong before
     });
 
     it("and goes on once that is put right", async () => {
-      day.rollout.waitMinutes = 3;
-      await day.under({});
+      operations.rollout.waitMinutes = 3;
+      await operations.under({});
     });
   });
 });

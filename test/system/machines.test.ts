@@ -2,49 +2,32 @@ import assert from "assert";
 import { readFileSync } from "fs";
 import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
-import { Providers, runProgram, stackConfig } from "../../local/program";
+import { Providers, stackConfig } from "../../local/program";
 import { plainProd } from "../program/edit";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
-import { acceptingProviders, idOf } from "./prod-servers";
+import { acceptingProviders, describeProd } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 import { relabelled } from "./versions";
 
 // The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
 // certificates and tokens as the real providers make them. Each test goes on with the cluster that the last test left.
 
-/** One server as the program describes it to the cloud. */
-interface Described {
-  readonly name: string;
-  readonly address: string;
-  readonly userData: string;
-  readonly httpTokens: "required" | "optional";
-  readonly serial: string;
-}
-
 /** Runs the program for prod with some settings changed, and returns its servers in order. */
 async function describeServers(
   providers: Providers,
   settings: Readonly<Record<string, string>>,
   servers: Readonly<Record<string, unknown>> = {},
-): Promise<Described[]> {
+) {
   const config: Record<string, string> = { ...plainProd(), ...settings };
   const given = JSON.parse(config["consul:servers"] ?? "{}") as Record<string, unknown>;
   config["consul:servers"] = JSON.stringify({ ...given, ...servers });
-  const { resources } = await runProgram("prod", config, providers);
-  return resources
-    .filter(({ type }) => type === "alicloud:ecs/instance:Instance")
-    .map(({ name, inputs }) => ({
-      name: String(inputs.hostName),
-      address: String(inputs.privateIp),
-      // The mirror here has no certificate, and over http the settings ask for a checksum instead of SHA256SUMS.
-      userData: readableUserData(Buffer.from(String(inputs.userData), "base64").toString()).replaceAll(
-        `https://${mirrorAddress}`,
-        "http://" + mirrorAddress,
-      ),
-      httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
-      serial: idOf(`${name}-data`),
-    }));
+  const described = await describeProd(config, providers);
+  return described.servers.map(({ text, ...server }) => ({
+    ...server,
+    // The mirror here has no certificate, and over http the settings ask for a checksum instead of SHA256SUMS.
+    userData: readableUserData(text).replaceAll(`https://${mirrorAddress}`, "http://" + mirrorAddress),
+  }));
 }
 
 const vswitches = (): string[] => {
@@ -64,7 +47,7 @@ describe("machines from the program's user data", function () {
   const newer = version.replace(/\d+$/, (patch) => String((Number(patch) + 1) % 10));
   const settings = { "consul:downloadMirror": `https://${mirrorAddress}/consul` };
   let net: Network;
-  let described: Described[];
+  let described: Awaited<ReturnType<typeof describeServers>>;
   let machines: Machine[];
   let disks: Disk[];
   let one: Machine;

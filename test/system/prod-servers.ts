@@ -37,6 +37,7 @@ export interface DescribedServer {
   readonly name: string;
   readonly address: string;
   readonly tags: Tags;
+  readonly httpTokens: "required" | "optional";
   /** User data as the machine gets it. Secret. */
   readonly text: string;
   /** Serial of the data disk, where `acceptingProviders` made the disk's id of its name. */
@@ -52,6 +53,7 @@ export async function describeProd(config: Readonly<Record<string, string>>, pro
       name: String(inputs.hostName),
       address: String(inputs.privateIp),
       tags: inputs.tags as Tags,
+      httpTokens: inputs.httpTokens === "optional" ? "optional" : "required",
       text: Buffer.from(String(inputs.userData), "base64").toString(),
       serial: idOf(`${name}-data`),
     }));
