@@ -24,6 +24,8 @@ export interface TrustServer {
 
 export interface TrustArgs {
   readonly datacenter: string;
+  /** Version of Consul: what agents may do depends on it. */
+  readonly version: string;
   readonly servers: readonly TrustServer[];
   readonly gossip: GossipGenerations & { readonly lifetimeDays: number };
   readonly certificates: {
@@ -89,7 +91,7 @@ export class Trust extends pulumi.ComponentResource {
     this.servers = args.servers.map((server) => serverTrust(name, args, server, ca, parent));
     this.managementToken = randomToken(`${name}-management-token`, parent);
     this.agentToken = randomToken(`${name}-agent-token-${args.tokens.agentGeneration}`, parent);
-    this.acl = this.aclObjects(args.datacenter);
+    this.acl = this.aclObjects(args);
     this.registerOutputs({});
   }
 
@@ -118,11 +120,11 @@ export class Trust extends pulumi.ComponentResource {
       .apply(({ caCertificate, ...secrets }) => serverNode(config, caCertificate, secrets, placement, layout));
   }
 
-  private aclObjects(datacenter: string): pulumi.Output<AclObject[]> {
+  private aclObjects({ datacenter, version }: TrustArgs): pulumi.Output<AclObject[]> {
     const servers = this.servers.map(({ name, agentToken }) => ({ node: name, secret: agentToken }));
     const objects = pulumi
       .output({ servers, agents: [this.agentToken] })
-      .apply((tokens) => serverAclObjects({ datacenter, ...tokens }));
+      .apply((tokens) => serverAclObjects({ datacenter, version, ...tokens }));
     return pulumi.secret(objects);
   }
 }

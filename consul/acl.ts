@@ -1,5 +1,6 @@
 import { createHash } from "crypto";
 import { stableJson } from "./node";
+import { agentsReadFeatureGates } from "./releases";
 
 /** One object of Consul's ACL system as its HTTP API takes it, and the file name it travels under. */
 export interface AclObject {
@@ -36,6 +37,8 @@ export interface ServerToken {
 /** What the servers' script keeps in place: policies, and tokens with exactly the secrets that the program made. */
 export interface ServerAcl {
   readonly datacenter: string;
+  /** Version of Consul: what agents need differs. */
+  readonly version: string;
   readonly servers: readonly ServerToken[];
   /** Secret id of the one token that all agents share; two while it is being rotated. */
   readonly agents: readonly string[];
@@ -77,6 +80,7 @@ export function serverAclObjects(acl: ServerAcl): AclObject[] {
       ...acl.servers.map((server) => `node "${server.node}" { policy = "read" }`),
       'service_prefix "" { policy = "read" }',
       'service "consul-members" { policy = "write" }',
+      ...(agentsReadFeatureGates(acl.version) ? ['operator = "read"'] : []),
     ]),
     policy("discovery", "Read nodes and services: what DNS and unauthenticated lookups may see", owners.cluster, [
       'node_prefix "" { policy = "read" }',

@@ -1,4 +1,5 @@
 import { GossipGenerations, gossipTag, refusedKeys } from "./gossip";
+import { isNewer, lineName, lineOf } from "./releases";
 
 /** Decides which steps of an upgrade are allowed: from one version of Consul, authority or gossip key to another. */
 
@@ -40,25 +41,15 @@ export function signer(to: Partial<SetTo>): string | undefined {
   return to["consul-ca"]?.split("+")[0];
 }
 
-/** Major, minor and patch of a version such as 1.22.7 or 1.22.7+ent. */
-function parts(version: string): [number, number, number] {
-  return version.split(/[.+-]/).slice(0, 3).map(Number) as [number, number, number];
-}
-
-export function isNewer(version: string, than: string): boolean {
-  const [[a, b, c], [major, minor, patch]] = [parts(version), parts(than)];
-  return a > major || (a === major && (b > minor || (b === minor && c > patch)));
-}
-
 /** Why Consul may not go from one version to another in one step; undefined where it may. */
 export function refusedVersion(from: string, to: string): string | undefined {
-  const [[fromMajor, fromMinor], [major, minor]] = [parts(from), parts(to)];
   if (isNewer(from, to)) {
     return `Consul cannot go back from ${from} to ${to}: its data may be of a newer form. Set consul:version to ${from} or later; the way back is a fresh cluster with a snapshot taken by ${to}`;
   }
   // Consul keeps compatibility over two minor versions (its "upgrading" pages).
-  if (major > fromMajor || minor > fromMinor + 2) {
-    return `from ${from} to ${to} is too far for one step: set consul:version to 1.${fromMinor + 2}.x first, \`pulumi up\`, then go on`;
+  const furthest = lineOf(from) + 2;
+  if (lineOf(to) > furthest) {
+    return `from ${from} to ${to} is too far for one step: set consul:version to ${lineName(furthest)}.x first, \`pulumi up\`, then go on`;
   }
   return undefined;
 }

@@ -1,6 +1,6 @@
 import { createHash } from "crypto";
 import { tokenUuid } from "../consul/secrets";
-import { ProgramRun, Providers, runProgram, stackConfig } from "./program";
+import { pinnedVersion, ProgramRun, Providers, runProgram, stackConfig } from "./program";
 
 // The program without any provider: for `npm run preview`, `npm run expected` and the tests.
 
@@ -71,7 +71,7 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   outputsVersion: 1,
   environment: "prod",
   datacenter: "aly-consul",
-  consulVersion: "1.22.7",
+  consulVersion: pinnedVersion,
   retryJoin: ["10.16.190.28", "10.16.190.40", "10.16.190.70"],
   serverNames: ["consul-1", "consul-2", "consul-3"],
   serverUrls: ["https://10.16.190.28:8501", "https://10.16.190.40:8501", "https://10.16.190.70:8501"],

@@ -78,6 +78,9 @@ export function stackConfig(stack: string, directory = programDir): Record<strin
   return Object.fromEntries(Object.entries(merged).map(([key, value]) => [key, text(value)]));
 }
 
+/** The version of Consul that Pulumi.yaml pins: what a stack has that names no other. */
+export const pinnedVersion = stackConfig("local")["consul:version"] ?? "";
+
 // The mock monitor claims to know hooks and does not: without these two answers no hook would ever be registered.
 Object.assign(MockMonitor.prototype, {
   registerResourceHook: (_: unknown, done: (error: unknown, reply: object) => void) => done(null, {}),

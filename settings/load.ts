@@ -1,9 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { parseSettings, schema, Settings } from "./schema";
+import { warningsOf } from "./warnings";
 
 /**
- * Reads the settings of the running stack. The only place that touches Pulumi's configuration.
+ * Reads the settings of the running stack, and warns of what should not stay. The only place that touches Pulumi's
+ * configuration.
  * @throws SettingsError
  */
 export function loadSettings(): Settings {
@@ -14,7 +16,9 @@ export function loadSettings(): Settings {
   }
   // The engine names the secret keys here, and nowhere else where a program can ask for all of them.
   const secret = new Set(JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]") as string[]);
-  return parseSettings(given, (key) => secret.has(`consul:${key}`), config["alicloud:region"]);
+  const settings = parseSettings(given, (key) => secret.has(`consul:${key}`), config["alicloud:region"]);
+  for (const warning of warningsOf(settings)) void pulumi.log.warn(warning);
+  return settings;
 }
 
 /** What the program needs to reach the ECS API by itself, next to the alicloud provider. */

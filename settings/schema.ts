@@ -8,7 +8,7 @@ import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
 import { certificates, gossip, tokens } from "./trust";
-import { duration, label, oneOf, text, whole } from "./values";
+import { consulVersion, duration, label, oneOf, text, whole } from "./values";
 
 /** Every setting. Settings outside a block have their defaults in Pulumi.yaml. */
 const blocks = z.strictObject({
@@ -17,10 +17,7 @@ const blocks = z.strictObject({
   /** Consul's datacenter. */
   datacenter: label,
   /** Consul's version, for servers and agents. */
-  version: text(
-    "a Consul version from 1.20.0, before 2.0, such as 1.22.7 (2.x has not been proven with this program)",
-    /^1\.(2[0-9]|[3-9][0-9])\.\d+$/,
-  ),
+  version: consulVersion,
   /** Where servers on ECS fetch Consul. */
   downloadMirror: text(
     "a URL below which <version>/consul_<version>_linux_<arch>.zip is found",

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { refusedRelease } from "../consul/releases";
 import { coverEverything, isCidr, isIpv4 } from "./ip";
 import { rule } from "./mistakes";
 
@@ -18,6 +19,16 @@ export const whole = (min: number, max: number, unit = "") => {
 };
 
 export const flag = z.boolean({ error: "true or false" });
+
+/** A community release of Consul that can be had. */
+export const consulVersion = text(
+  "a version of Consul's community edition from 1.20.0, such as 1.22.7 or 2.0.1",
+  /^(1\.(2\d|[3-9]\d)|2\.\d+)\.\d+$/,
+).refine((value) => !refusedRelease(value), {
+  // What is no version at all has been said above.
+  when: ({ issues }) => issues.length === 0,
+  error: ({ input }) => refusedRelease(String(input)),
+});
 
 /** A duration as Go reads it. */
 export const duration = (accepted = "a duration such as 30s, 15m or 8h") =>

@@ -8,7 +8,7 @@ import { LocalNode, localLayout } from "../components/local/nodes";
 import { Trust } from "../components/trust";
 import { ports, ServerConfig } from "../consul/config";
 import { serverPodNames, serverPods } from "../consul/pod/pod";
-import { isNewer } from "../consul/upgrade";
+import { isNewer } from "../consul/releases";
 import {
   EcsServersSettings,
   KubernetesServersSettings,

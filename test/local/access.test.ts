@@ -19,6 +19,7 @@ import { AclObject, accessorId, owners, serverAclObjects } from "../../consul/ac
 import { ports } from "../../consul/config";
 import { withApi } from "../../consul/scripts";
 import { ApiError } from "../../local/api";
+import { pinnedVersion } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 
 const uuid = (n: number) => `f1c70e5a-0000-4000-8000-${String(n).padStart(12, "0")}`;
@@ -372,7 +373,7 @@ describe("tokens for applications, on a real cluster", function () {
     const liar = { Description: 'x [consul-alicloud:agents]" y', Policies: [{ Name: name }] };
     const quoted = await api.put<{ SecretID: string }>("acl/token", liar);
     // As after a rotation: the token that agents had before is not among those that are wanted.
-    const before = serverAclObjects({ datacenter: "local", servers: [], agents: [uuid(30)] });
+    const before = serverAclObjects({ datacenter: "local", version: pinnedVersion, servers: [], agents: [uuid(30)] });
     await runScript(before, {});
     const said = await runScript(cluster.acl, { ACL_OWNER: owners.agents });
     match(said, /revoked token Agents \(/);
@@ -385,6 +386,7 @@ describe("tokens for applications, on a real cluster", function () {
   it("of servers that are gone are revoked, and never that of a server that runs, not even of one that is down", async () => {
     const gone = serverAclObjects({
       datacenter: "local",
+      version: pinnedVersion,
       servers: [{ node: "server-9", secret: uuid(31) }],
       agents: [],
     });

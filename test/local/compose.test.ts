@@ -6,6 +6,7 @@ import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
 import { main } from "../../local/compose";
+import { pinnedVersion } from "../../local/program";
 import { buildTool } from "../../tools/build";
 
 interface Service {
@@ -47,7 +48,7 @@ describe("npm run compose", function () {
     );
     ok(acl);
     for (const { image, user, entrypoint } of Object.values(nodes)) {
-      equal(image, "hashicorp/consul:1.22.7");
+      equal(image, `hashicorp/consul:${pinnedVersion}`);
       equal(user, "100:1000");
       match(
         entrypoint.slice(0, 3).join(" "),

@@ -1,5 +1,5 @@
 import { deepEqual, equal, ok, rejects } from "assert/strict";
-import { isNewer } from "../../consul/upgrade";
+import { isNewer } from "../../consul/releases";
 import { versionOf } from "../../local/consul-binary";
 import { buildTool } from "../../tools/build";
 import { Operations } from "./operations";

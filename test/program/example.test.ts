@@ -3,7 +3,7 @@ import { spawnSync } from "child_process";
 import { readFileSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import { asSeen } from "../../local/preview";
-import { programDir, ProgramRun } from "../../local/program";
+import { pinnedVersion, programDir, ProgramRun } from "../../local/program";
 import { violations } from "../../policy/rules";
 import { exampleElsewhere, exampleOutputs, runExample } from "./example";
 
@@ -75,7 +75,7 @@ describe("the example's stack in another repository", function () {
     const made = await run();
     const job = inputs(made, "Job").spec.template.spec.containers[0];
     deepEqual(job?.command, ["consul", "kv", "put", "config/orders/data", "@/settings/data"]);
-    equal(job.image, "hashicorp/consul:1.22.7");
+    equal(job.image, `hashicorp/consul:${pinnedVersion}`);
     const secret = job.env.find(({ name }) => name === "CONSUL_HTTP_TOKEN")?.valueFrom as {
       secretKeyRef: { name: string };
     };

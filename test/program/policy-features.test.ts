@@ -34,7 +34,7 @@ const everywhere: Readonly<Record<string, (config: Config) => void>> = {
   "DNS by up": set("dns", { coredns: "patch", clusterIp: "172.21.10.53" }),
   "agents with another pace, image, directory and more": change("agents", {
     updatePace: { maxUnavailable: "10%", minReadySeconds: 30 },
-    image: "registry.example.com/consul:1.22.7",
+    image: "registry.example.com/consul:1.22.6",
     hostDataPath: "/srv/consul",
     leaveOnStop: true,
     registerMember: false,
@@ -92,7 +92,7 @@ const inCluster: typeof everywhere = {
   "servers on chosen nodes": change("servers", {
     nodeSelector: { pool: "consul" },
     tolerations: [{ key: "consul", operator: "Exists" }],
-    image: "registry.example.com/consul:1.22.7",
+    image: "registry.example.com/consul:1.22.6",
   }),
   snapshots: set("backups", { everyHours: 12, volumeSize: "30Gi" }),
 };

@@ -3,7 +3,7 @@ import { execFile } from "child_process";
 import { promisify } from "util";
 import { main, preview } from "../../local/preview";
 import { render } from "../../local/preview-text";
-import { programDir } from "../../local/program";
+import { pinnedVersion, programDir } from "../../local/program";
 import { committedText, expectedText } from "../../local/expected";
 import { environments, runFixture } from "../../local/fixtures";
 
@@ -46,7 +46,7 @@ describe("npm run preview", () => {
   it("shows user data as the text that the machine will run", async () => {
     const { out } = await run("prod", "--full");
     equal(out.match(/\| {3}#cloud-boothook$/gm)?.length, 3);
-    match(out, /ExecStart=\/usr\/local\/lib\/consul\/versions\/1.22.7\/consul agent/);
+    ok(out.includes(`ExecStart=/usr/local/lib/consul/versions/${pinnedVersion}/consul agent`));
   });
 
   it("shows the verdict, the tree, what is protected and the chain of servers, and the verdict again", async () => {

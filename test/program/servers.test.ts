@@ -4,7 +4,7 @@ import { Cloud } from "../../components/ecs/cloud";
 import { FakeCloud, words } from "../../components/ecs/fake-cloud";
 import { commandText } from "../../consul/machine/commands";
 import { digest } from "../../consul/secrets";
-import { Registered } from "../../local/program";
+import { pinnedVersion, Registered } from "../../local/program";
 import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
 import { edit } from "./edit";
 
@@ -14,7 +14,7 @@ const ofType = (resources: readonly Registered[], type: string) =>
 /** Healthy machines of the prod stack. A test may say that some do not run. */
 class ProdCloud extends FakeCloud {
   constructor(private readonly status = "Running") {
-    super({ names: ["consul-1", "consul-2", "consul-3"], version: "1.22.7" });
+    super({ names: ["consul-1", "consul-2", "consul-3"], version: pinnedVersion });
   }
 
   override async machines(vpcId?: string, tag?: { key: string; value: string }) {
@@ -37,7 +37,7 @@ describe("servers of the whole program", () => {
     const cloud = new ProdCloud();
     const { resources, outputs } = await runFixture("prod", undefined, new ProvidersWithCloud(cloud));
     equal(cloud.commands.length, 1);
-    equal(outputs.consulVersion?.value, "1.22.7");
+    equal(outputs.consulVersion?.value, pinnedVersion);
     const instances = ofType(resources, ":Instance").map(({ urn }) => urn);
     for (const urn of instances) ok(ofType(resources, ":DaemonSet")[0]?.options.dependsOn.includes(urn), urn);
 
@@ -53,7 +53,7 @@ describe("servers of the whole program", () => {
     for (const { inputs, options } of ofType(resources, ":Instance")) {
       deepEqual(options.hooks, { BeforeUpdate: [`consul-${String(inputs.instanceName)}-quorum-gate`] });
       const tags = inputs.tags as Record<string, string>;
-      deepEqual([tags["consul-version"], tags["consul-gossip"], tags["consul-ca"]], ["1.22.7", "1", "1"]);
+      deepEqual([tags["consul-version"], tags["consul-gossip"], tags["consul-ca"]], [pinnedVersion, "1", "1"]);
     }
     const { resources: changed } = await runFixture("prod", (config) => {
       edit(config, "gossip", (gossip) => Object.assign(gossip, { generation: 3, alsoAccepted: [2] }));
@@ -180,11 +180,10 @@ describe("servers of the whole program", () => {
 
   it("lets agents of another stack be older than their servers, not newer", async () => {
     const at = (version: string) => runFixture("prod-agents", (config) => void (config["consul:version"] = version));
-    await at("1.22.6");
-    await rejects(
-      at("1.22.8"),
-      /consul:version is 1.22.8, but the servers of organization\/consul\/prod-servers run 1.22.7: update that stack first/,
-    );
+    await at("1.22.3");
+    await rejects(at("2.9.0"), {
+      message: `consul:version is 2.9.0, but the servers of organization/consul/prod-servers run ${pinnedVersion}: update that stack first`,
+    });
   });
 
   describe("warnings", () => {
@@ -192,6 +191,18 @@ describe("servers of the whole program", () => {
     const { warn } = pulumi.log;
     before(() => Object.assign(pulumi.log, { warn: (line: string) => Promise.resolve(void said.push(line)) }));
     after(() => Object.assign(pulumi.log, { warn }));
+
+    beforeEach(() => void said.splice(0));
+
+    it("come for a version with a known weakness, and for no other", async () => {
+      const at = (version: string) => runFixture("prod-servers", (config) => void (config["consul:version"] = version));
+      for (const sound of ["1.22.5", "1.22.7", "2.0.0"]) await at(sound);
+      deepEqual(said, []);
+      await at("1.22.3");
+      deepEqual(said, [
+        "consul:version 1.22.3 has CVE-2026-2808 (files of a server can be read through the Kubernetes auth method): set 1.22.5 or later",
+      ]);
+    });
 
     it("come for what runs out soon, and the days are an output", async () => {
       const { outputs } = await runFixture("prod");

@@ -8,7 +8,7 @@ import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
-import { relabelled } from "./versions";
+import { newerThan, relabelled } from "./versions";
 
 // The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
 // certificates and tokens as the real providers make them. Each test goes on with the cluster that the last test left.
@@ -44,7 +44,7 @@ describe("machines from the program's user data", function () {
   this.timeout("5m");
   const providers = acceptingProviders();
   const version = stackConfig("prod")["consul:version"] ?? "";
-  const newer = version.replace(/\d+$/, (patch) => String((Number(patch) + 1) % 10));
+  const newer = newerThan(version);
   const settings = { "consul:downloadMirror": `https://${mirrorAddress}/consul` };
   let net: Network;
   let described: Awaited<ReturnType<typeof describeServers>>;

@@ -74,7 +74,7 @@ describe("what an application may do", () => {
 const prod = {
   environment: "prod",
   datacenter: "dc1",
-  version: "1.22.7",
+  version: "1.22.6",
   downloadMirror: "https://releases.hashicorp.com/consul",
   downloadSha256: "",
   logLevel: "info",

@@ -1,6 +1,9 @@
 import assert from "assert/strict";
 import { spawnSync } from "child_process";
-import { programDir } from "../../local/program";
+import { readFileSync } from "fs";
+import { join } from "path";
+import { lineOf } from "../../consul/releases";
+import { pinnedVersion, programDir } from "../../local/program";
 import { buildFailure, cacheHome, cacheKey, missingGo, moduleVersion } from "../../tools/build";
 
 const goMod = `module consul-tools
@@ -18,6 +21,17 @@ replace example.org/c => example.org/c v0.36.3
 `;
 
 describe("tools/build", () => {
+  it("pins the Consul of Pulumi.yaml, and one of the line before it", function () {
+    // `npm run test:consul` runs another one, which was not built here.
+    if (process.env.CONSUL_BIN) this.skip();
+    const pinned = (module: string) => {
+      const text = readFileSync(join(programDir, "tools", module, "go.mod"), "utf8");
+      return moduleVersion(text, "github.com/hashicorp/consul").replace(/^v/, "");
+    };
+    assert.equal(pinned("consul"), pinnedVersion);
+    assert.equal(lineOf(pinned("consul-previous")), lineOf(pinnedVersion) - 1);
+  });
+
   describe("cacheKey", () => {
     const inputs = ["mod", "sum", "go1.26.8\nlinux\namd64\n", ["-trimpath"]] as const;
 

@@ -8,7 +8,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { findConsul, versionOf } from "../../local/consul-binary";
 
-const version = "1.22.7";
+const version = "1.22.6";
 
 describe("finding consul", () => {
   let dir: string;
@@ -88,13 +88,13 @@ describe("finding consul", () => {
     const cases: [string, RegExp][] = [
       [
         old,
-        /^CONSUL_BIN=.* is Consul 1\.20\.0, the settings want 1\.22\.7 \(consul:version\): set CONSUL_BIN to that$/,
+        /^CONSUL_BIN=.* is Consul 1\.20\.0, the settings want 1\.22\.6 \(consul:version\): set CONSUL_BIN to that$/,
       ],
       [
         join(dir, "none"),
-        /^CONSUL_BIN=.*none cannot be run \(there is no such file\): set CONSUL_BIN to a Consul 1\.22\.7$/,
+        /^CONSUL_BIN=.*none cannot be run \(there is no such file\): set CONSUL_BIN to a Consul 1\.22\.6$/,
       ],
-      [plain, /^CONSUL_BIN=.* cannot be run \(it is not executable\): set CONSUL_BIN to a Consul 1\.22\.7$/],
+      [plain, /^CONSUL_BIN=.* cannot be run \(it is not executable\): set CONSUL_BIN to a Consul 1\.22\.6$/],
       ["/bin/true", /is Consul of no version/],
     ];
     for (const [binary, message] of cases) {
@@ -108,10 +108,10 @@ describe("finding consul", () => {
   it("takes PATH's where it is exactly the wanted version, and otherwise says which it is", async () => {
     const onPath = consul("bin");
     equal(await find({}, nowhere), onPath);
-    consul("bin", "1.22.8");
+    consul("bin", "1.22.5");
     await rejects(
       find({}, nowhere),
-      /^Error: .*bin\/consul is Consul 1\.22\.8, the settings want 1\.22\.7; go is not on PATH$/,
+      /^Error: .*bin\/consul is Consul 1\.22\.5, the settings want 1\.22\.6; go is not on PATH$/,
     );
   });
 
@@ -137,7 +137,7 @@ describe("finding consul", () => {
     const built = consul("built");
     const found = await find({}, nowhere, () => Promise.resolve(built));
     equal(realpathSync(found), built);
-    match(said.join("\n"), /no release from http:\/\/127\.99\.0\.1:49151\/1\.22\.7 \(.*ECONNREFUSED/);
+    match(said.join("\n"), /no release from http:\/\/127\.99\.0\.1:49151\/1\.22\.6 \(.*ECONNREFUSED/);
     equal(await find({}, nowhere), found, "the next time nobody builds");
     rmSync(built);
     const other = consul("built-again");
@@ -160,10 +160,10 @@ describe("finding consul", () => {
   });
 
   it("refuses a build of another version", async () => {
-    const built = () => Promise.resolve(consul("built", "1.22.6"));
+    const built = () => Promise.resolve(consul("built", "1.22.5"));
     await rejects(
       find({}, nowhere, built),
-      /tools\/consul\/go\.mod pins is Consul 1\.22\.6, the settings want 1\.22\.7/,
+      /tools\/consul\/go\.mod pins is Consul 1\.22\.5, the settings want 1\.22\.6/,
     );
   });
 });

@@ -33,7 +33,7 @@ const secrets = {
   agentToken: "AGENT",
 };
 const placement = { name: "consul-1", address: "10.0.0.1" };
-const server = () => serverNode(serverConfig, "CA", secrets, placement, machineLayout("1.22.7"));
+const server = () => serverNode(serverConfig, "CA", secrets, placement, machineLayout("1.22.6"));
 const agent = (extra: Record<string, unknown> = {}) =>
   agentNode({ ...agentConfig, extra }, "CA", secrets, { name: "$(NODE_NAME)", address: "$(HOST_IP)" }, podLayout);
 const content = (node: ReturnType<typeof server>, name: string) =>
@@ -155,6 +155,7 @@ describe("a node's configuration", () => {
 describe("access rules", () => {
   const objects = serverAclObjects({
     datacenter: "dc1",
+    version: "1.22.6",
     servers: [{ node: "consul-1", secret: tokenUuid("1".repeat(32)) }],
     agents: [tokenUuid("2".repeat(32))],
   });
@@ -165,6 +166,16 @@ describe("access rules", () => {
     match(rules, /node_prefix "" \{ policy = "write" \}/);
     match(rules, /node "consul-1" \{ policy = "read" \}/);
     ok(!/(acl|operator|keyring|key_prefix)/.test(rules));
+  });
+
+  it("let agents read feature gates where there are any: from 2.1 on", () => {
+    const rulesAt = (version: string) =>
+      serverAclObjects({ datacenter: "dc1", version, servers: [], agents: [] }).find(({ file }) =>
+        file.startsWith("policy.agents"),
+      )?.content ?? "";
+    const operator = /operator = \\"(\w+)\\"/;
+    for (const version of ["1.22.6", "2.0.0", "2.0.12"]) equal(operator.exec(rulesAt(version)), null, version);
+    for (const version of ["2.1.0", "2.10.0"]) equal(operator.exec(rulesAt(version))?.[1], "read", version);
   });
 
   it("give a server its own node and nothing else", () => {
@@ -182,13 +193,13 @@ describe("access rules", () => {
 
 describe("user data", () => {
   const machine = (extra = "") => ({
-    node: serverNode({ ...serverConfig, logLevel: `info${extra}` }, "CA", secrets, placement, machineLayout("1.22.7")),
-    version: "1.22.7",
+    node: serverNode({ ...serverConfig, logLevel: `info${extra}` }, "CA", secrets, placement, machineLayout("1.22.6")),
+    version: "1.22.6",
     downloadMirror: "https://mirror.example",
     downloadSha256: "",
     diskId: "d-bp1abc",
     managementToken: secrets.managementToken,
-    acl: serverAclObjects({ datacenter: "dc1", servers: [], agents: [] }),
+    acl: serverAclObjects({ datacenter: "dc1", version: "1.22.6", servers: [], agents: [] }),
   });
 
   it("is a boothook, which cloud-init runs at every boot, and well below the cloud's limit", () => {
@@ -208,7 +219,7 @@ describe("user data", () => {
   });
 
   it("cannot be broken out of by a file's content", () => {
-    const node = serverNode(serverConfig, "CA\nEND_OF_FILE\nreboot\n", secrets, placement, machineLayout("1.22.7"));
+    const node = serverNode(serverConfig, "CA\nEND_OF_FILE\nreboot\n", secrets, placement, machineLayout("1.22.6"));
     throws(() => renderUserData({ ...machine(), node }), /ca\.pem has a line END_OF_FILE/);
   });
 });

@@ -108,7 +108,7 @@ describe("the gate before a server goes down", () => {
   const say = (line: string) => Promise.resolve(void said.push(line));
 
   const settings = {
-    version: "1.22.7",
+    version: "1.22.3",
     downloadMirror: "https://mirror.example",
     downloadSha256: "",
     gossip: { generation: 1, alsoAccepted: [] as number[], lifetimeDays: 365 },
@@ -142,7 +142,7 @@ describe("the gate before a server goes down", () => {
   };
   const unchanged = {
     "consul-datacenter": "dc1",
-    "consul-version": "1.22.7",
+    "consul-version": "1.22.3",
     "consul-gossip": "1",
     "consul-ca": "1",
     ...configTags(userData),
@@ -167,7 +167,7 @@ describe("the gate before a server goes down", () => {
     });
   }
   const settle = (output: pulumi.Output<void>) => (output as unknown as { promise(): Promise<void> }).promise();
-  const bring = (server: string) => [`install 1.22.7 on ${server}`, `store on ${server}`, `restart ${server}`];
+  const bring = (server: string) => [`install 1.22.3 on ${server}`, `store on ${server}`, `restart ${server}`];
   /** Makes the deadline pass at once. */
   const impatient = { gate: { waitMinutes: 0, skip: [] } };
 
@@ -210,7 +210,7 @@ describe("the gate before a server goes down", () => {
       update(gateOf(), "consul-1"),
       /^Error: consul-1 \(i-consul-1\) is not updated: .*cannot fetch https:\/\/m\. Put that right and run `pulumi up` again/,
     );
-    deepEqual(fake.log, ["ask consul-2 consul-3", "install 1.22.7 on consul-1"]);
+    deepEqual(fake.log, ["ask consul-2 consul-3", "install 1.22.3 on consul-1"]);
   });
 
   it("says why Consul refuses a configuration, and asks again where the machine could not be asked", async () => {
@@ -227,7 +227,7 @@ describe("the gate before a server goes down", () => {
     await rejects(update(gateOf(impatient), "consul-1"), /its Cloud Assistant is not there\. Start or reboot it/);
     fake.log.length = 0;
     await update(gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } }), "consul-1");
-    deepEqual(fake.log, ["install 1.22.7 on consul-1", "store on consul-1", "reboot consul-1"]);
+    deepEqual(fake.log, ["install 1.22.3 on consul-1", "store on consul-1", "reboot consul-1"]);
     match(said.at(-1) ?? "", /takes no commands, and consul:gate.skip names it: it is rebooted into its new user data/);
   });
 
@@ -441,8 +441,8 @@ describe("the gate before a server goes down", () => {
   it("refuses a downgrade and a step too far, by the tags and by what the servers run", async () => {
     const version = (v: string) => ({ tags: { ...tags, "consul-version": v } });
     await rejects(
-      update(gateOf(), "consul-1", version("1.22.8")),
-      /consul-1 is not updated: Consul cannot go back from 1.22.8 to 1.22.7/,
+      update(gateOf(), "consul-1", version("1.22.5")),
+      /consul-1 is not updated: Consul cannot go back from 1.22.5 to 1.22.3/,
     );
     await rejects(update(gateOf(), "consul-1", version("1.19.0")), /too far/);
     deepEqual(fake.log, []);
@@ -452,7 +452,7 @@ describe("the gate before a server goes down", () => {
         for (const server of look.health?.Servers ?? []) if (server.Name === "consul-3") server.Version = "1.19.2";
         return look;
       });
-    await rejects(update(gateOf(), "consul-1", version("1.21.0")), /from 1.19.2 to 1.22.7 is too far/);
+    await rejects(update(gateOf(), "consul-1", version("1.21.0")), /from 1.19.2 to 1.22.3 is too far/);
     fake.looks = (name) => samples(name);
     await update(gateOf(), "consul-1", version("1.21.0"));
   });
@@ -477,7 +477,7 @@ describe("the gate before a server goes down", () => {
       "s",
       true,
     );
-    await rejects(update(gateOf(), "consul-1", { tags: { ...tags, "consul-version": "1.22.8" } }), /cannot go back/);
+    await rejects(update(gateOf(), "consul-1", { tags: { ...tags, "consul-version": "1.22.5" } }), /cannot go back/);
     deepEqual(fake.log, []);
   });
 
@@ -555,8 +555,8 @@ describe("the gate before a server goes down", () => {
       );
       fake.status = {};
       await rejects(
-        settle(gateOf({ ...impatient, version: "1.22.8" }).ready(ids, wanted)),
-        /consul-1 runs Consul 1.22.7, not 1.22.8/,
+        settle(gateOf({ ...impatient, version: "1.22.5" }).ready(ids, wanted)),
+        /consul-1 runs Consul 1.22.3, not 1.22.5/,
       );
     });
 
@@ -604,7 +604,7 @@ describe("the gate before a server goes down", () => {
 
     it("spares one of five while another is lost, and none of three", () => {
       const five = ["consul-1", "consul-2", "consul-3", "consul-4", "consul-5"];
-      const looks = wellLooks({ names: five, version: "1.22.7" }, "consul-1");
+      const looks = wellLooks({ names: five, version: "1.22.3" }, "consul-1");
       const servers = five.map((name) => ({
         name,
         machine: { id: name, status: "Running" },

@@ -4,7 +4,7 @@ import { loadSettings, parseSettings, Settings, SettingsError } from "../../sett
 
 const scalars = {
   datacenter: "dc1",
-  version: "1.22.7",
+  version: "1.22.6",
   downloadMirror: "https://releases.hashicorp.com/consul",
   downloadSha256: "",
   logLevel: "info",
@@ -124,11 +124,27 @@ describe("settings", () => {
       (g) => (node(g, 0).address = "10.16.190.253"),
       /not one of the first three or last three/,
     ],
-    ["a version that is none", (g) => (g.version = "latest"), /consul:version: "latest" - a Consul version/],
     [
-      "a version nobody has proven",
-      (g) => (g.version = "2.0.1"),
-      /consul:version: "2.0.1" - a Consul version from 1\.20\.0, before 2\.0/,
+      "a version that is none",
+      (g) => (g.version = "latest"),
+      /consul:version: "latest" - a version of Consul's community edition/,
+    ],
+    ["a version too old", (g) => (g.version = "1.19.2"), /consul:version: "1.19.2" - a version of Consul's community/],
+    ["a version of a line to come", (g) => (g.version = "3.0.0"), /consul:version: "3.0.0" - a version of Consul's/],
+    [
+      "a version that was taken back",
+      (g) => (g.version = "1.22.4"),
+      /consul:version: "1.22.4" - HashiCorp took 1.22.4 back: set 1.22.5 or later$/m,
+    ],
+    [
+      "a version for Enterprise alone",
+      (g) => (g.version = "1.22.8"),
+      /consul:version: "1.22.8" - 1.22.7 is the last community release of Consul 1.22: set that, or a later line$/m,
+    ],
+    [
+      "a version that never was",
+      (g) => (g.version = "1.24.0"),
+      /consul:version: "1.24.0" - there is no Consul 1.24: 2.0 came after 1.22$/m,
     ],
     [
       "an unknown key",

@@ -26,16 +26,17 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
     pem(11) + pem(11),
     { gossipKeys: ["k".repeat(44)], cert: pem(14), key: pem(3), managementToken: uuid(1), agentToken: uuid(2) },
     { name: "consul-server-1", address: "10.16.190.100" },
-    machineLayout("1.22.7"),
+    machineLayout("1.22.6"),
   );
   return renderUserData({
     node,
-    version: "1.22.7",
+    version: "1.22.6",
     downloadMirror: "https://ops-mirror.oss-cn-hangzhou-internal.aliyuncs.com/consul",
     downloadSha256: "a".repeat(64),
     diskId: "d-bp1abcdefghijklmnopq",
     managementToken: uuid(1),
     acl: serverAclObjects({
+      version: "1.22.6",
       datacenter: "aly-consul",
       servers: names.map((name, i) => ({ node: name, secret: uuid(10 + i) })),
       agents: [uuid(3), uuid(4)],
