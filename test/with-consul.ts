@@ -51,8 +51,11 @@ function copyWith(version: string): string {
     cpSync(join(programDir, file), join(copy, file));
   }
   symlinkSync(join(programDir, "node_modules"), join(copy, "node_modules"));
-  const project = readFileSync(join(copy, "Pulumi.yaml"), "utf8");
-  writeFileSync(join(copy, "Pulumi.yaml"), project.replace(`default: ${pinnedVersion}\n`, `default: ${version}\n`));
+  const replace = (file: string, text: string, by: string) =>
+    writeFileSync(join(copy, file), readFileSync(join(copy, file), "utf8").replace(text, by));
+  replace("Pulumi.yaml", `default: ${pinnedVersion}\n`, `default: ${version}\n`);
+  // A test compares the table of settings with the default.
+  replace("docs/settings.md", `\`${pinnedVersion}\``, `\`${version}\``);
   return copy;
 }
 
