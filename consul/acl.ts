@@ -79,8 +79,8 @@ const alike: Readonly<Record<string, string>> = { i: "\u0130", k: "\u212a", s: "
  */
 function readOnlyNodes(names: readonly string[]): string[] {
   const spelled = names.flatMap((name) =>
-    [...name].flatMap((letter, i) =>
-      [letter.toUpperCase(), ...(alike[letter] ?? "")]
+    Array.from(name).flatMap((letter, i) =>
+      [letter.toUpperCase(), alike[letter] ?? letter]
         .filter((other) => other !== letter)
         .map((other) => `node_prefix "${name.slice(0, i)}${other}" { policy = "read" }`),
     ),
