@@ -84,7 +84,13 @@ export const serverNodes = <T extends z.ZodType>(node: T) =>
 
 export const image = text(
   "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:1.22.7",
-  /^(?!.*:latest$)[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|@sha256:[0-9a-f]{64})$/,
+  /^(?!.*:latest(@|$))[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|(:[^\s:@/]+)?@sha256:[0-9a-f]{64})$/,
+);
+
+/** A registry with a namespace in it, below which images have their own names. */
+export const imageRegistry = text(
+  "a registry and a namespace in it, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops: no scheme, no tag, no slash at its end",
+  /^[a-z0-9][a-z0-9.-]*(:\d+)?(\/[a-z0-9][a-z0-9._-]*)*$/,
 );
 
 export const tolerations = z.array(

@@ -29,13 +29,13 @@ const all = ["local", "system", "engine"];
 /** Runs npm. @returns its exit code; 130 where somebody wanted an end to it, which is passed on */
 async function npm(args: readonly string[], cwd: string, env: NodeJS.ProcessEnv): Promise<number> {
   const child = spawn("npm", ["--silent", ...args], { cwd, env, stdio: "inherit" });
-  let interrupted = false;
-  const end = () => (interrupted = child.kill("SIGTERM"));
+  const seen: boolean[] = [];
+  const end = () => void seen.push(child.kill("SIGTERM"));
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const signal of signals) process.on(signal, end);
   const [status] = (await once(child, "exit")) as [number | null];
   for (const signal of signals) process.off(signal, end);
-  return interrupted ? 130 : (status ?? 1);
+  return seen.length > 0 ? 130 : (status ?? 1);
 }
 
 /** A copy of the working tree whose Pulumi.yaml pins another version, with the packages of this one. */
@@ -68,7 +68,7 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   if (binary === undefined) throw new Error("the path of a consul is needed, such as: npm run test:consul -- ./consul");
-  const unknown = wanted.find((level) => levels[level] === undefined);
+  const unknown = wanted.find((level) => !Object.hasOwn(levels, level));
   if (unknown !== undefined) throw new Error(`no level ${unknown}: one of ${Object.keys(levels).join(", ")}`);
   const consul = resolve(binary);
   const version = await versionOf(consul);
