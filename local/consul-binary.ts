@@ -76,7 +76,7 @@ export async function findConsul(wanted: Wanted, given: Partial<Surroundings> = 
   return kept;
 }
 
-/** The version a binary says it is, such as 1.22.7. */
+/** The version a binary says it is, such as 2.0.1. */
 export async function versionOf(binary: string): Promise<string> {
   const { stdout } = await promisify(execFile)(binary, ["version"], { timeout: 20_000 });
   return /^Consul v(\S+)/.exec(stdout)?.[1] ?? "of no version";

@@ -22,7 +22,7 @@ export const flag = z.boolean({ error: "true or false" });
 
 /** A community release of Consul that can be had. */
 export const consulVersion = text(
-  "a version of Consul's community edition from 1.20.0, such as 1.22.7 or 2.0.1",
+  "a version of Consul's community edition from 1.20.0, such as 2.0.1",
   /^(1\.(2\d|[3-9]\d)|2\.\d+)\.\d+$/,
 ).refine((value) => !refusedRelease(value), {
   // What is no version at all has been said above.
@@ -83,7 +83,7 @@ export const serverNodes = <T extends z.ZodType>(node: T) =>
 // --- pods ---
 
 export const image = text(
-  "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:1.22.7",
+  "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:2.0.1",
   /^(?!.*:latest(@|$))[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|(:[^\s:@/]+)?@sha256:[0-9a-f]{64})$/,
 );
 

@@ -196,7 +196,7 @@ describe("servers of the whole program", () => {
 
     it("come for a version with a known weakness, and for no other", async () => {
       const at = (version: string) => runFixture("prod-servers", (config) => void (config["consul:version"] = version));
-      for (const sound of ["1.22.5", "1.22.7", "2.0.0"]) await at(sound);
+      for (const sound of ["1.22.5", pinnedVersion, "2.0.0"]) await at(sound);
       deepEqual(said, []);
       await at("1.22.3");
       deepEqual(said, [
