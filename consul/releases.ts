@@ -1,6 +1,6 @@
 /** Which versions of Consul there are, and what is known of them. docs/facts/consul.md has the sources. */
 
-/** Major, minor and patch of a version such as 1.22.7 or 1.22.7+ent. */
+/** Major, minor and patch of a version such as 2.0.1 or 2.0.1+ent. */
 export function versionParts(version: string): [number, number, number] {
   return version.split(/[.+-]/).slice(0, 3).map(Number) as [number, number, number];
 }

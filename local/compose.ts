@@ -8,8 +8,8 @@ import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
 import { leaderProbe, podCommand, podLayout } from "../consul/pod/pod";
 import { withApi } from "../consul/scripts";
+import { consulImage } from "../consul/pod/image";
 import { runCommand } from "./command";
-import { wantedConsul } from "./consul-binary";
 import { describeCluster, Description } from "./description";
 import { programDir, stackConfig } from "./program";
 import { LocalProviders } from "./providers";
@@ -132,10 +132,9 @@ function aclJob(
 /** A Compose project of nodes that are in containers already, and of a job that puts policies and tokens in place. */
 export function composeProject(
   { nodes, acl, managementToken }: Pick<Description, "nodes" | "acl" | "managementToken">,
-  version: string,
+  image: string,
   subnet: string,
 ): Project {
-  const image = `hashicorp/consul:${version}`;
   const mounts = new Mounts();
   const servers = nodes.filter(({ role }) => role === "server");
   const services = nodes.map((node) => [node.name, { image, ...nodeService(node, node === servers[0], mounts) }]);
@@ -193,7 +192,14 @@ export async function main(args: string[], write: (text: string) => void): Promi
   const config = { ...stackConfig("local"), ...onLoopback(prefix, 3, 1) };
   const described = await describeCluster("local", config, new LocalProviders(join(dir, "state.json")));
   const nodes = described.nodes.map((node) => inContainer(node, prefix, subnet));
-  writeProject(dir, composeProject({ ...described, nodes }, wantedConsul(config).version, subnet));
+  const setting = (key: string) => config[`consul:${key}`] ?? "";
+  const { name: image } = consulImage({
+    imageRegistry: setting("imageRegistry"),
+    imageDigest: setting("imageDigest"),
+    imagePullSecrets: [],
+    version: setting("version"),
+  });
+  writeProject(dir, composeProject({ ...described, nodes }, image, subnet));
   const shown = relative(process.cwd(), dir) || ".";
   write(`${shown}/compose.yaml: ${nodes.map(({ name, address }) => `${name} ${address}`).join(", ")}
   cd ${shown} && docker compose up --wait

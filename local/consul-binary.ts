@@ -1,5 +1,4 @@
 import { execFile } from "child_process";
-import { createHash } from "crypto";
 import { unzipSync } from "fflate";
 import { accessSync, constants, existsSync } from "fs";
 import { chmod, mkdir, rename, symlink, writeFile } from "fs/promises";
@@ -7,6 +6,7 @@ import { homedir } from "os";
 import { delimiter, dirname, join, resolve } from "path";
 import { promisify } from "util";
 import { buildTool, cacheHome } from "../tools/build";
+import { fetched, releaseFiles, sha256, sumIn } from "./release";
 
 /** Which Consul is wanted: the settings of the same names. */
 export interface Wanted {
@@ -76,7 +76,7 @@ export async function findConsul(wanted: Wanted, given: Partial<Surroundings> = 
   return kept;
 }
 
-/** The version a binary says it is, such as 1.22.7. */
+/** The version a binary says it is, such as 2.0.1. */
 export async function versionOf(binary: string): Promise<string> {
   const { stdout } = await promisify(execFile)(binary, ["version"], { timeout: 20_000 });
   return /^Consul v(\S+)/.exec(stdout)?.[1] ?? "of no version";
@@ -114,15 +114,15 @@ async function download(
   progress: (line: string) => void,
 ): Promise<Uint8Array | undefined> {
   const architecture = { x64: "amd64", arm64: "arm64" }[process.arch as string] ?? process.arch;
-  const zip = `consul_${version}_${process.platform}_${architecture}.zip`;
+  const zip = releaseFiles.zip(version, `${process.platform}_${architecture}`);
   const base = `${downloadMirror.replace(/\/$/, "")}/${version}`;
   let body: Uint8Array;
   let wantedSum: string | undefined;
   try {
-    const sums = await fetched(`${base}/consul_${version}_SHA256SUMS`, timeout, () => undefined);
+    const sums = await fetched(`${base}/${releaseFiles.sums(version)}`, timeout);
     // The setting has the checksum of the servers' zip: for Linux on amd64.
     const own = process.platform === "linux" && architecture === "amd64" ? downloadSha256 : "";
-    wantedSum = own || lineFor(zip, Buffer.from(sums).toString());
+    wantedSum = own || sumIn(Buffer.from(sums).toString(), zip);
     if (wantedSum === undefined) throw new Error(`its SHA256SUMS has no line for ${zip}`);
     body = await fetched(`${base}/${zip}`, timeout, (share) => progress(`${zip} ${share}`));
   } catch (error) {
@@ -130,42 +130,11 @@ async function download(
     progress(`no release from ${base} (${cause?.message ?? message})`);
     return undefined;
   }
-  const sum = createHash("sha256").update(body).digest("hex");
+  const sum = sha256(body);
   if (sum !== wantedSum) {
     throw new Error(`wrong checksum of ${base}/${zip}: ${sum}, wanted ${wantedSum}; not used (consul:downloadMirror)`);
   }
   const binary = unzipSync(body, { filter: ({ name }) => name === "consul" }).consul;
   if (!binary) throw new Error(`${base}/${zip} has no file "consul" in it (consul:downloadMirror)`);
   return binary;
-}
-
-function lineFor(file: string, sums: string): string | undefined {
-  return sums
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/))
-    .find(([, name]) => name === file)?.[0];
-}
-
-/** The body of an answer. The time limit is for the first piece and between two pieces, not for the whole. */
-async function fetched(url: string, timeout: number, progress: (share: string) => void): Promise<Uint8Array> {
-  const controller = new AbortController();
-  const abort = () => controller.abort(new Error(`no answer within ${timeout / 1000} s`));
-  const timer = setTimeout(abort, timeout);
-  try {
-    const response = await fetch(url, { signal: controller.signal });
-    if (!response.ok || !response.body) throw new Error(`HTTP status ${response.status}`);
-    const total = Number(response.headers.get("content-length") ?? 0);
-    const pieces: Uint8Array[] = [];
-    let size = 0;
-    let said = 0;
-    for await (const piece of response.body as AsyncIterable<Uint8Array>) {
-      timer.refresh();
-      pieces.push(piece);
-      size += piece.length;
-      if (total > 0 && size - said > total / 20) progress(`${Math.floor((100 * (said = size)) / total)} %`);
-    }
-    return Buffer.concat(pieces);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -72,6 +72,7 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   environment: "prod",
   datacenter: "aly-consul",
   consulVersion: pinnedVersion,
+  consulImage: `hashicorp/consul:${pinnedVersion}`,
   retryJoin: ["10.16.190.28", "10.16.190.40", "10.16.190.70"],
   serverNames: ["consul-1", "consul-2", "consul-3"],
   serverUrls: ["https://10.16.190.28:8501", "https://10.16.190.40:8501", "https://10.16.190.70:8501"],

@@ -16,8 +16,9 @@ export function loadSettings(): Settings {
   }
   // The engine names the secret keys here, and nowhere else where a program can ask for all of them.
   const secret = new Set(JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]") as string[]);
-  const settings = parseSettings(given, (key) => secret.has(`consul:${key}`), config["alicloud:region"]);
-  for (const warning of warningsOf(settings)) void pulumi.log.warn(warning);
+  const region = config["alicloud:region"];
+  const settings = parseSettings(given, (key) => secret.has(`consul:${key}`), region);
+  for (const warning of warningsOf(settings, region)) void pulumi.log.warn(warning);
   return settings;
 }
 

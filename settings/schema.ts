@@ -8,7 +8,7 @@ import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
 import { certificates, gossip, tokens } from "./trust";
-import { consulVersion, duration, label, oneOf, text, whole } from "./values";
+import { consulVersion, duration, imageRegistry, label, oneOf, text, whole } from "./values";
 
 /** Every setting. Settings outside a block have their defaults in Pulumi.yaml. */
 const blocks = z.strictObject({
@@ -28,6 +28,16 @@ const blocks = z.strictObject({
   downloadSha256: z.string().refine((value) => value === "" || /^[0-9a-f]{64}$/.test(value), {
     error: "the SHA-256 of the zip in hex, or nothing: then SHA256SUMS of the mirror is used",
   }),
+  /** Where pods get their image, <imageRegistry>/consul:<version>; Docker Hub's hashicorp/consul unless set. */
+  imageRegistry,
+  /** Digest of that image, sha256:...; empty for whatever the registry has under the version. */
+  imageDigest: z.string().refine((value) => value === "" || /^sha256:[0-9a-f]{64}$/.test(value), {
+    error: "the digest of the image at this version, sha256:<64 hex digits>, or nothing",
+  }),
+  /** Secrets of cluster.namespace by which nodes pull the image. */
+  imagePullSecrets: z
+    .array(text("the name of a Secret", /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/), { error: "a list of names of Secrets" })
+    .default([]),
   /** How much servers and agents log. */
   logLevel: oneOf("trace", "debug", "info", "warn", "error"),
   /** Raft's timing, from 1 (fast machines, quick failover) to 10. */

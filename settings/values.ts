@@ -22,7 +22,7 @@ export const flag = z.boolean({ error: "true or false" });
 
 /** A community release of Consul that can be had. */
 export const consulVersion = text(
-  "a version of Consul's community edition from 1.20.0, such as 1.22.7 or 2.0.1",
+  "a version of Consul's community edition from 1.20.0, such as 2.0.1",
   /^(1\.(2\d|[3-9]\d)|2\.\d+)\.\d+$/,
 ).refine((value) => !refusedRelease(value), {
   // What is no version at all has been said above.
@@ -83,8 +83,14 @@ export const serverNodes = <T extends z.ZodType>(node: T) =>
 // --- pods ---
 
 export const image = text(
-  "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:1.22.7",
-  /^(?!.*:latest$)[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|@sha256:[0-9a-f]{64})$/,
+  "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:2.0.1",
+  /^(?!.*:latest(@|$))[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|(:[^\s:@/]+)?@sha256:[0-9a-f]{64})$/,
+);
+
+/** A registry with a namespace in it, below which images have their own names. */
+export const imageRegistry = text(
+  "a registry and a namespace in it, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops: no scheme, no tag, no slash at its end",
+  /^[a-z0-9][a-z0-9.-]*(:\d+)?(\/[a-z0-9][a-z0-9._-]*)*$/,
 );
 
 export const tolerations = z.array(

@@ -6,6 +6,7 @@ import { ClusterAccess } from "../components/kubernetes/cluster";
 import { ClusterDns } from "../components/kubernetes/dns";
 import { LocalNode, localLayout } from "../components/local/nodes";
 import { agentNodeId } from "../consul/config";
+import { consulImage } from "../consul/pod/image";
 import { KubernetesAgentsSettings, LocalAgentsSettings, Settings } from "../settings";
 import { Servers } from "./servers";
 
@@ -36,7 +37,7 @@ function createKubernetesAgents(
     "consul-agent",
     {
       settings: agents,
-      version: settings.version,
+      image: consulImage(settings, agents.image),
       namespace,
       config: {
         logLevel: settings.logLevel,

@@ -4,6 +4,7 @@ import { Monitoring } from "../components/kubernetes/monitoring";
 import { SnapshotCronJob } from "../components/kubernetes/snapshots";
 import { appRules, metricsRules, snapshotRules } from "../consul/access";
 import { ports } from "../consul/config";
+import { consulImage, PodImage } from "../consul/pod/image";
 import { apiService } from "../consul/pod/pod";
 import { MonitoringSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
@@ -41,10 +42,10 @@ function serversInCluster({ servers }: Settings) {
   return servers?.platform === "kubernetes" ? servers : undefined;
 }
 
-/** An image with Consul, curl and a shell. */
-function imageOf(settings: Settings): string {
+/** The image with Consul, curl and a shell that Jobs run. */
+export function imageOf(settings: Settings): PodImage {
   const agents = settings.agents?.platform === "kubernetes" ? settings.agents : undefined;
-  return serversInCluster(settings)?.image ?? agents?.image ?? `hashicorp/consul:${settings.version}`;
+  return consulImage(settings, serversInCluster(settings)?.image ?? agents?.image);
 }
 
 /** Everybody who gets a token: applications, and the tools of this program. */
@@ -70,7 +71,7 @@ function createTokens(
   holders: readonly TokenHolder[],
   servers: Servers,
   cluster: ClusterAccess,
-  image: string,
+  image: PodImage,
 ): AccessTokens {
   const { serverUrls, caCertificate, managementToken } = servers.outputs;
   return new AccessTokens(
@@ -96,7 +97,7 @@ function createSnapshots(
   settings: Settings,
   servers: Servers,
   { namespace, provider }: ClusterAccess,
-  image: string,
+  image: PodImage,
   token: pulumi.Output<TokenReference> | undefined,
 ): void {
   const { backups } = settings;

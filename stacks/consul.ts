@@ -4,7 +4,7 @@ import { appEnvironment } from "../components/kubernetes/app-environment";
 import { reachCluster } from "../components/kubernetes/cluster";
 import { Settings } from "../settings";
 import { createAgents } from "./agents";
-import { createApplications } from "./applications";
+import { createApplications, imageOf } from "./applications";
 import { daysLeft, warnBefore } from "./expiry";
 import { ConsulOutputs, outputsVersion } from "./outputs";
 import { createServers, serverOutputNames, ServerOutputs } from "./servers";
@@ -29,6 +29,7 @@ export function consulStack(settings: Settings, cloud: Cloud): ConsulOutputs {
     environment: pulumi.output(settings.environment),
     ...serverOutputs,
     consulVersion: retired.apply(() => settings.version),
+    consulImage: retired.apply(() => imageOf(settings).name),
     appEnvironment: pulumi.output(appEnvironment()),
     apps,
     dnsSnippet: agents.dnsSnippet,

@@ -19,6 +19,8 @@ export interface ConsulOutputs {
   datacenter: pulumi.Output<string>;
   /** Version of Consul that servers and agents run. */
   consulVersion: pulumi.Output<string>;
+  /** Image of Consul that the pods run, for Jobs of applications. */
+  consulImage: pulumi.Output<string>;
   /** Addresses or names at which agents join, all servers. */
   retryJoin: pulumi.Output<string[]>;
   /** Consul node names of the servers. */
@@ -68,6 +70,7 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
     environment: true,
     datacenter: true,
     consulVersion: true,
+    consulImage: true,
     retryJoin: true,
     serverNames: true,
     serverUrls: true,

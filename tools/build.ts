@@ -19,7 +19,8 @@ export type Tool =
   | "coredns"
   | "promtool"
   | "compose"
-  | "actionlint";
+  | "actionlint"
+  | "crane";
 
 interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
@@ -54,6 +55,7 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
     tags: "remove_all_sd",
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
+  crane: { module: "crane", package: "github.com/google/go-containerregistry/cmd/crane" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
 };
 

@@ -2,6 +2,7 @@ import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { formerPrefix, grantObjects, grantOwner, Keeper } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
+import type { PodImage } from "../../consul/pod/image";
 import { TokenReference } from "./app-environment";
 import { randomToken } from "../random";
 import { aclWork, serversJob } from "./job";
@@ -30,7 +31,7 @@ export interface AccessTokensArgs {
   /** Namespace of the Job. */
   readonly namespace: pulumi.Input<string>;
   /** An image with curl and a shell, such as Consul's own. */
-  readonly image: string;
+  readonly image: PodImage;
   readonly serverUrls: pulumi.Input<string[]>;
   /** Servers on ECS let the nodes' networks in, and not those of pods. */
   readonly serversInCluster: boolean;

@@ -3,6 +3,7 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import * as pulumi from "@pulumi/pulumi";
 import { ports } from "../../consul/config";
 import { ConsulNode } from "../../consul/node";
+import type { PodImage } from "../../consul/pod/image";
 import { leaderProbe, podCommand, podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
 import { KubernetesAgentsSettings } from "../../settings";
@@ -14,7 +15,7 @@ import { configMount, Mount, pod, readinessProbe, realLinuxNodes, secretsMount, 
 
 export interface KubernetesAgentsArgs extends AgentNodeArgs {
   readonly settings: KubernetesAgentsSettings;
-  readonly version: string;
+  readonly image: PodImage;
   readonly namespace: pulumi.Input<string>;
   /** What the agents wait for. */
   readonly dependsOn: pulumi.Input<pulumi.Resource[]>;
@@ -98,8 +99,7 @@ export class KubernetesAgents extends pulumi.ComponentResource {
   }
 
   private pod(node: pulumi.Output<ConsulNode>, mounts: Mount[], account: ServiceAccount) {
-    const { settings, version } = this.args;
-    const image = settings.image ?? `hashicorp/consul:${version}`;
+    const { settings, image } = this.args;
     return pod({
       name: "consul",
       image,
@@ -124,7 +124,7 @@ export class KubernetesAgents extends pulumi.ComponentResource {
         tolerations: settings.tolerations.map((toleration) => ({ ...toleration })),
         affinity: { nodeAffinity: realLinuxNodes() },
         securityContext: { fsGroup: podLayout.group, seccompProfile: { type: "RuntimeDefault" } },
-        initContainers: [prepareData(image, settings)],
+        initContainers: [prepareData(image.name, settings)],
       },
       container: {
         imagePullPolicy: "IfNotPresent",

@@ -3,6 +3,7 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
+import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 import { withApi } from "../../consul/scripts";
 import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
@@ -14,7 +15,7 @@ export interface ServersJobArgs {
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
   /** An image with curl and a shell, such as Consul's own. */
-  readonly image: string;
+  readonly image: PodImage;
   /** Shell scripts by name; they find each other in the directory they are in. */
   readonly scripts: Readonly<Record<string, string>>;
   /** The one to run, and its arguments. Nothing in it is secret. */
@@ -126,9 +127,11 @@ function workOf(args: ServersJobArgs): Work {
   };
 }
 
-function nameOf(prefix: string, image: string, work: Work): pulumi.Output<string> {
+function nameOf(prefix: string, { name: image, pullSecrets }: PodImage, work: Work): pulumi.Output<string> {
   const name = pulumi.output({ ...work }).apply(({ secrets, files, environment, command }) => {
-    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image });
+    // Nothing of the pod of a Job can be changed: another way to the image is another Job, too.
+    const pull: Texts = pullSecrets.length > 0 ? { pullSecrets: pullSecrets.join(" ") } : {};
+    return contentName(prefix, { ...secrets, ...files, ...environment, ...pull, command: command.join(" "), image });
   });
   return pulumi.unsecret(name);
 }

@@ -1,5 +1,6 @@
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
+import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 
 type PodSpec = inputs.core.v1.PodSpec;
@@ -19,7 +20,7 @@ export interface Mount {
 export interface PodArgs {
   /** Name of the only container. */
   readonly name: string;
-  readonly image: string;
+  readonly image: PodImage;
   readonly command: pulumi.Input<string[]>;
   readonly env: pulumi.Input<pulumi.Input<inputs.core.v1.EnvVar>[]>;
   readonly resources: Container["resources"];
@@ -51,11 +52,12 @@ export function pod({ name, image, command, env, resources, mounts, spec, contai
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     securityContext: unprivilegedPod,
+    ...(image.pullSecrets.length > 0 ? { imagePullSecrets: image.pullSecrets.map((name) => ({ name })) } : {}),
     ...spec,
     containers: [
       {
         name,
-        image,
+        image: image.name,
         command,
         env,
         resources,

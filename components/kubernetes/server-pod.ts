@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { ports, ServerConfig } from "../../consul/config";
+import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 import { KubernetesServersSettings } from "../../settings";
 import { fieldVariable } from "./app-environment";
@@ -9,7 +10,7 @@ import { serverPorts } from "./server-services";
 export interface ServerPodArgs {
   readonly settings: KubernetesServersSettings;
   readonly config: ServerConfig;
-  readonly image: string;
+  readonly image: PodImage;
   readonly command: pulumi.Input<string[]>;
   readonly mounts: readonly Mount[];
   /** Name of the service account. */

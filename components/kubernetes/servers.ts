@@ -8,6 +8,7 @@ import { owners } from "../../consul/acl";
 import { ports, ServerConfig, trustPattern } from "../../consul/config";
 import { digests, gossipPattern, keyringText } from "../../consul/gossip";
 import { ConsulNode, stableJson } from "../../consul/node";
+import { consulImage, ImageSettings, PodImage } from "../../consul/pod/image";
 import { apiService, podCommand, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
 import { readScript, withApi } from "../../consul/scripts";
 import { digest } from "../../consul/secrets";
@@ -26,7 +27,7 @@ export interface KubernetesServersArgs {
   readonly settings: KubernetesServersSettings;
   readonly config: ServerConfig;
   /** What is the whole deployment's and decides how servers are changed. */
-  readonly deployment: Pick<Settings, "version" | "certificates" | "gate" | "gossip" | "tokens">;
+  readonly deployment: Pick<Settings, "certificates" | "gate" | "gossip" | "tokens"> & ImageSettings;
   readonly namespace: pulumi.Input<string>;
   /** One for each server, in the order of the StatefulSet's ordinals. */
   readonly pods: readonly ServerPod[];
@@ -47,7 +48,7 @@ const marker = { name: "consul-server-exists", key: "statefulset" };
 export class KubernetesServers extends pulumi.ComponentResource {
   /** There once the servers are up to date and have their ACLs. Not the component: that has the Job of `retire` as well. */
   readonly ready: pulumi.Output<pulumi.Resource[]>;
-  private readonly image: string;
+  private readonly image: PodImage;
 
   constructor(
     private readonly name: string,
@@ -56,7 +57,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
   ) {
     super("consul:index:KubernetesServers", name, {}, opts);
     const { settings, namespace, pods, keeper, trust, deployment } = args;
-    this.image = settings.image ?? `hashicorp/consul:${deployment.version}`;
+    this.image = consulImage(deployment, settings.image);
     const nodes = this.describeNodes();
     const { headless, api } = createServices(name, { namespace, labels }, this);
     const storage = createStorage(name, { settings: settings.storage, namespace, labels, pods, keeper }, this);

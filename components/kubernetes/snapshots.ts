@@ -2,6 +2,7 @@ import { CronJob } from "@pulumi/kubernetes/batch/v1/cronJob";
 import { PersistentVolumeClaim } from "@pulumi/kubernetes/core/v1/persistentVolumeClaim";
 import * as pulumi from "@pulumi/pulumi";
 import { cronSchedule, Snapshots } from "../../consul/machine/snapshots";
+import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
 import { TokenReference } from "./app-environment";
@@ -11,7 +12,7 @@ import { configMount, Mount, pod, temporaryMount } from "./pod";
 export interface SnapshotCronJobArgs {
   readonly snapshots: Snapshots;
   readonly namespace: pulumi.Input<string>;
-  readonly image: string;
+  readonly image: PodImage;
   /** Base URL of the servers' HTTPS API. */
   readonly serverUrl: pulumi.Input<string>;
   readonly caCertificate: pulumi.Input<string>;

@@ -62,7 +62,7 @@ const configured = new Job(
           containers: [
             {
               name: "configure",
-              image: pulumi.interpolate`hashicorp/consul:${consul.consulVersion}`,
+              image: consul.consulImage,
               command: ["consul", "kv", "put", `config/${name}/data`, "@/settings/data"],
               env: environment(`${name}-config`),
               resources: { requests: { cpu: "10m", memory: "64Mi" }, limits: { memory: "128Mi" } },

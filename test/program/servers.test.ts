@@ -196,12 +196,44 @@ describe("servers of the whole program", () => {
 
     it("come for a version with a known weakness, and for no other", async () => {
       const at = (version: string) => runFixture("prod-servers", (config) => void (config["consul:version"] = version));
-      for (const sound of ["1.22.5", "1.22.7", "2.0.0"]) await at(sound);
+      for (const sound of ["1.22.5", pinnedVersion, "2.0.0"]) await at(sound);
       deepEqual(said, []);
       await at("1.22.3");
       deepEqual(said, [
         "consul:version 1.22.3 has CVE-2026-2808 (files of a server can be read through the Kubernetes auth method): set 1.22.5 or later",
       ]);
+    });
+
+    it("come for foreign sources in the mainland, and for a mirror that says itself which checksum is right", async () => {
+      const foreign = (stack: string, region: string) =>
+        runFixture(stack, (config) => {
+          config["alicloud:region"] = region;
+          config["consul:downloadMirror"] = "https://releases.hashicorp.com/consul";
+          config["consul:downloadSha256"] = "";
+          config["consul:imageRegistry"] = "hashicorp";
+        });
+      await foreign("prod", "cn-hongkong");
+      await foreign("prod", "ap-southeast-1");
+      await runFixture("prod");
+      await runFixture("prod-agents");
+      deepEqual(said, []);
+      await foreign("prod", "cn-beijing");
+      match(
+        said[0] ?? "",
+        /^consul:downloadMirror https:\/\/releases\.hashicorp\.com\/consul is hardly reached from cn-beij/,
+      );
+      match(said[1] ?? "", /^consul:imageRegistry hashicorp is on Docker Hub, which is hardly reached from cn-beijing/);
+      equal(said.splice(0).length, 2);
+      await foreign("prod-servers", "cn-beijing");
+      deepEqual([said.length, /downloadMirror/.test(said.splice(0).join())], [1, true]);
+      await foreign("prod-agents", "cn-beijing");
+      deepEqual([said.length, /imageRegistry/.test(said.splice(0).join())], [1, true]);
+      await runFixture("prod-servers", (config) => void (config["consul:downloadSha256"] = ""));
+      match(
+        said[0] ?? "",
+        /says itself which checksum is right: set consul:downloadSha256 to the one that `npm run mirror`/,
+      );
+      equal(said.length, 1);
     });
 
     it("come for what runs out soon, and the days are an output", async () => {

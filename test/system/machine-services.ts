@@ -2,8 +2,10 @@
 import { spawn } from "child_process";
 import { createHash, randomUUID } from "crypto";
 import { zipSync } from "fflate";
+import { readdirSync, readFileSync } from "fs";
 import { createServer, IncomingMessage, Server, ServerResponse } from "http";
 import { Server as NetServer } from "net";
+import { join } from "path";
 
 /** Addresses of the cloud: the metadata service, and the mirror. */
 export const metadataAddress = "100.100.100.200";
@@ -161,6 +163,8 @@ export interface Mirror {
   readonly requests: readonly ServedRequest[];
   /** Offers this program as a version; returns the SHA-256 of the zip. */
   offer(version: string, program: Uint8Array): string;
+  /** Offers what is in a directory's subdirectory of that name, as it is there. */
+  offerDirectory(directory: string, version: string): void;
   setFault(fault: MirrorFault): Promise<void>;
   close(): Promise<void>;
 }
@@ -193,6 +197,11 @@ export async function mirrorService(netns: string): Promise<Mirror> {
       files.set(`/consul/${version}/${name}`, zip);
       files.set(`/consul/${version}/consul_${version}_SHA256SUMS`, Buffer.from(`${sha256}  ${name}\n`));
       return sha256;
+    },
+    offerDirectory(directory, version) {
+      for (const name of readdirSync(join(directory, version))) {
+        files.set(`/consul/${version}/${name}`, readFileSync(join(directory, version, name)));
+      }
     },
     async setFault(next) {
       fault = next;

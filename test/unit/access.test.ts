@@ -77,6 +77,8 @@ const prod = {
   version: "1.22.6",
   downloadMirror: "https://releases.hashicorp.com/consul",
   downloadSha256: "",
+  imageRegistry: "hashicorp",
+  imageDigest: "",
   logLevel: "info",
   raftMultiplier: 1,
   telemetryRetention: "360s",

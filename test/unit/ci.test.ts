@@ -2,7 +2,9 @@ import { deepEqual, equal, match, ok } from "assert/strict";
 import { spawnSync } from "child_process";
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -15,7 +17,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { parse } from "yaml";
 import { environments } from "../../local/fixtures";
-import { programDir } from "../../local/program";
+import { pinnedVersion, programDir } from "../../local/program";
 
 interface Step {
   name?: string;
@@ -92,9 +94,77 @@ describe("the stacks of the pipelines", () => {
   });
 });
 
+describe("the pipelines", () => {
+  it("run unit and program levels on every Node that package.json allows: the least, and each line after it", () => {
+    const { engines } = JSON.parse(readFileSync(join(programDir, "package.json"), "utf8")) as {
+      engines: { node: string };
+    };
+    const least = engines.node.replace(">=", "");
+    const matrix = workflows.find(({ file }) => file === "preview.yml")?.workflow.jobs.node;
+    deepEqual((matrix?.strategy?.matrix as unknown as { node: string[] }).node, [least, "24"]);
+    equal(/node:\n[^]*?default: "(\d+)"/.exec(action)?.[1], "22");
+    deepEqual((gitlab.node as { parallel?: unknown }).parallel, { matrix: [{ NODE: [least, "22", "24"] }] });
+    for (const script of [matrix?.steps?.at(-1)?.run, gitlab.node?.script?.join(" && ")]) {
+      equal(script, "npm run test:unit && npm run test:program");
+    }
+  });
+
+  describe("make a release of what CHANGELOG.md says", () => {
+    let directory: string;
+    const { version } = JSON.parse(readFileSync(join(programDir, "package.json"), "utf8")) as { version: string };
+    const notes = (tag: string, changelog: string) => {
+      writeFileSync(join(directory, "CHANGELOG.md"), changelog);
+      return spawnSync(join(directory, ".ci/release-notes"), [tag], { encoding: "utf8" });
+    };
+    const text = `# Changelog\n\n## [Unreleased]\n\n- later\n\n## [${version}] - 2026-12-01\n\n- this\n\n## [0.0.1] - 2026-01-01\n\n- before\n`;
+    before(() => {
+      directory = mkdtempSync(join(tmpdir(), "consul-release-"));
+      mkdirSync(join(directory, ".ci"));
+      copyFileSync(join(programDir, ".ci/release-notes"), join(directory, ".ci/release-notes"));
+      copyFileSync(join(programDir, "package.json"), join(directory, "package.json"));
+    });
+    after(() => rmSync(directory, { recursive: true }));
+
+    it("of the version that is tagged, and nothing else", () => {
+      const { status, stdout, stderr } = notes(`v${version}`, text);
+      deepEqual([status, stdout, stderr], [0, "- this\n", ""]);
+    });
+
+    it("refuse another tag, a version without a section or a day, and an empty one", () => {
+      for (const [tag, changelog, why] of [
+        ["v9.9.9", text, /the tag is v9\.9\.9, package\.json has version/],
+        [`v${version}`, text.replace(`[${version}]`, "[8.0.0]"), /CHANGELOG\.md has no section/],
+        [`v${version}`, text.replace(" - 2026-12-01", ""), /has no date, such as/],
+        [`v${version}`, text.replace("- this\n", ""), /is empty/],
+      ] as const) {
+        const { status, stdout, stderr } = notes(tag, changelog);
+        deepEqual([status, stdout], [1, ""]);
+        match(stderr, why);
+      }
+    });
+  });
+
+  it("have Renovate look after every place that pins a version which npm, Go and actions do not name", () => {
+    const renovate = JSON.parse(readFileSync(join(github, "renovate.json"), "utf8")) as {
+      customManagers: { managerFilePatterns: string[]; matchStrings: string[] }[];
+    };
+    const found = renovate.customManagers.map(({ managerFilePatterns: [files = ""], matchStrings: [pattern = ""] }) => {
+      const file = files.slice(2, -2).replaceAll("\\", "");
+      return new RegExp(pattern).exec(readFileSync(join(programDir, file), "utf8"))?.groups?.currentValue;
+    });
+    deepEqual(found.slice(0, 2), [pinnedVersion, cli]);
+    match(found[2] ?? "", /^\d+\.\d+\.\d+-alpine$/);
+  });
+});
+
 describe("the workflows on GitHub", () => {
-  it("are there: a preview of requests, and a deployment of what is merged", () => {
-    deepEqual(workflows.map(({ file }) => file).sort(), ["deploy-stack.yml", "deploy.yml", "preview.yml"]);
+  it("are there: a preview of requests, a deployment of what is merged, and a release of what is tagged", () => {
+    deepEqual(workflows.map(({ file }) => file).sort(), [
+      "deploy-stack.yml",
+      "deploy.yml",
+      "preview.yml",
+      "release.yml",
+    ]);
   });
 
   it("use every action at a commit, with the version beside it, or from this repository", () => {
@@ -109,7 +179,13 @@ describe("the workflows on GitHub", () => {
   });
 
   it("give no right by default and each job the least it needs", () => {
-    const allowed = ["contents: read", "id-token: write", "pull-requests: read", "pull-requests: write"];
+    const allowed = [
+      "contents: read",
+      "contents: write",
+      "id-token: write",
+      "pull-requests: read",
+      "pull-requests: write",
+    ];
     for (const { file, workflow } of workflows) deepEqual(workflow.permissions, {}, file);
     for (const { id, job } of jobs) {
       ok(job.permissions, id);
@@ -117,6 +193,8 @@ describe("the workflows on GitHub", () => {
         ok(allowed.includes(`${what}: ${right}`), `${id}: ${what}`);
       }
     }
+    const publishers = jobs.filter(({ job }) => job.permissions?.contents === "write").map(({ id }) => id);
+    deepEqual(publishers, ["release.yml: release"]);
     const writers = jobs.filter(({ job }) => job.permissions?.["pull-requests"] === "write").map(({ id }) => id);
     deepEqual(writers, ["preview.yml: preview"]);
   });

@@ -5,7 +5,7 @@ import { dirname, join } from "path";
 import { parse } from "yaml";
 import { z } from "zod";
 import { ports } from "../../consul/config";
-import { programDir, stackConfig } from "../../local/program";
+import { pinnedVersion, programDir, stackConfig } from "../../local/program";
 import { schema } from "../../settings";
 import { secretOutputs } from "../../stacks/outputs";
 import { codes, commandsOf, documented, documents, rows, section } from "../documents";
@@ -110,7 +110,7 @@ describe("the documents", () => {
     deepEqual(unknown, []);
   });
 
-  for (const task of ["start", "preview", "tour", "compose", "drill", "bench"]) {
+  for (const task of ["start", "preview", "mirror", "tour", "compose", "drill", "bench"]) {
     it(`say what npm run ${task} does with --help`, () => {
       const args = ["run", "--silent", task, "--", "--help"];
       match(
@@ -227,6 +227,24 @@ describe("the documents", () => {
 });
 
 describe("documents and comments", () => {
+  it("name the pinned version of Consul where it is pinned, in what was measured with it, and nowhere else", () => {
+    const allowed = [
+      "Pulumi.yaml",
+      // A test compares its tables with Pulumi.yaml.
+      "docs/settings.md",
+      // What was done with which version, and which is the last one of its line, stays true.
+      "docs/facts/consul.md",
+      "lab/bench/results.md",
+      "consul/releases.ts",
+      "test/unit/settings.test.ts",
+    ];
+    const found = prose().filter((file) => read(file).includes(pinnedVersion));
+    deepEqual(
+      found.filter((file) => !allowed.includes(file)),
+      [],
+    );
+  });
+
   it("cite nothing that whoever clones the repository has not got", () => {
     deepEqual(lines(/(?<![\w/])reference\/|\.md §/, prose()), []);
   });

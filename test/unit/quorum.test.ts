@@ -280,29 +280,29 @@ describe("whether a server may go down", () => {
 
 describe("a step between versions", () => {
   for (const [from, to] of [
-    ["1.22.7", "1.22.7"],
-    ["1.22.3", "1.22.7"],
+    ["1.22.6", "1.22.6"],
+    ["1.22.3", "1.22.6"],
     ["1.20.9", "1.22.0"],
-    ["1.21.0", "1.22.7"],
+    ["1.21.0", "1.22.6"],
     ["1.9.0", "1.11.0"],
     ["1.22.3+ent", "1.22.5"],
     // 2.0 came after 1.22.
     ["1.22.0", "2.0.0"],
     ["1.21.5", "2.0.3"],
-    ["1.22.7", "2.1.0"],
+    ["1.22.6", "2.1.0"],
     ["2.0.3", "2.2.0"],
     ["2.0.9", "2.0.10"],
   ] as const) {
     it(`from ${from} to ${to} is taken`, () => equal(refusedVersion(from, to), undefined));
   }
   for (const [from, to, said] of [
-    ["1.22.7", "1.22.6", /cannot go back from 1.22.7 to 1.22.6/],
+    ["1.22.6", "1.22.5", /cannot go back from 1.22.6 to 1.22.5/],
     ["1.22.0", "1.21.9", /cannot go back/],
     ["1.22.10", "1.22.9", /cannot go back/],
     ["2.0.0", "1.22.3", /cannot go back/],
     ["1.20.1", "2.0.0", /too far for one step: set consul:version to 1.22.x first/],
     ["1.21.5", "2.1.0", /too far for one step: set consul:version to 2.0.x first/],
-    ["1.22.7", "2.2.0", /too far for one step: set consul:version to 2.1.x first/],
+    ["1.22.6", "2.2.0", /too far for one step: set consul:version to 2.1.x first/],
     ["2.0.0", "2.3.0", /set consul:version to 2.2.x first/],
     ["1.9.0", "1.12.0", /set consul:version to 1.11.x first/],
     ["2.1.0", "2.0.9", /cannot go back/],

@@ -3,7 +3,7 @@
 // Package tools pins the Consul that `npm start` and the tests build where no release can be downloaded.
 //
 // Consul's own go.mod takes its sub-modules from its source tree, which does not count here. The released one that
-// belongs to 1.22.7 is api v1.34.1; v1.33.7, which that go.mod names, lacks fields that 1.22.7 prints.
+// belongs to it is api v1.34.1; v1.33.7, which its go.mod names, lacks fields that Consul prints.
 package tools
 
 import _ "github.com/hashicorp/consul"
