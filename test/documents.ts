@@ -11,6 +11,7 @@ export const documents = [
     .map((name) => `docs/${name}`),
   "examples/network/README.md",
   "examples/stack-typescript/README.md",
+  "reader/README.md",
   "tools/README.md",
 ].sort();
 
