@@ -119,8 +119,9 @@ export function appAccess(consul: ConsulOutputs, name: string): pulumi.Output<Ap
   return consul.apps.apply((apps) => {
     const access = apps[name] as Partial<AppAccess> | undefined;
     if (access?.environment) return access as AppAccess;
-    if (access)
-      {throw new Error(`the Consul stack has no environment for "${name}": run \`pulumi up\` there with this release`);}
+    if (access) {
+      throw new Error(`the Consul stack has no environment for "${name}": run \`pulumi up\` there with this release`);
+    }
     const others = Object.keys(apps).sort().join(", ") || "none";
     throw new Error(`the Consul stack has no token for "${name}", only for: ${others}; add it to consul:apps there`);
   });
