@@ -59,8 +59,9 @@ export async function healthy(cluster: Observed, seconds: number = passes.second
     }
     const since = first(looks).at;
     if (verdict.ok && at - since > seconds * 1000) return (since - began) / 1000;
-    if (!verdict.ok && at - began > 120_000)
-      {throw new Error(`the servers are not well: ${verdict.reasons.map(told).join("; ")}`);}
+    if (!verdict.ok && at - began > 120_000) {
+      throw new Error(`the servers are not well: ${verdict.reasons.map(told).join("; ")}`);
+    }
     await sleep(100);
   }
 }
