@@ -106,7 +106,11 @@ export async function buildTool(tool: Tool, progress: Progress = () => undefined
       `building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once${long}`,
     );
     const what = ownMain === undefined ? main : ".";
-    await goBuild(tool, directory, [...args, what], target, progress);
+    const work = `${target}.${process.pid}.tmp`;
+    await mkdir(work);
+    await goBuild(tool, { cwd: directory, work }, [...args, what], target, progress).finally(() =>
+      rm(work, { recursive: true }),
+    );
     return target;
   } finally {
     await unlock();
@@ -166,10 +170,16 @@ function goEnvironment(): NodeJS.ProcessEnv {
   };
 }
 
+/** The directory where Go runs, and the one for its temporary files. */
+interface Place {
+  readonly cwd: string;
+  readonly work: string;
+}
+
 /** Builds a package into a file, all of it or nothing. @param args flags, and the package */
 async function goBuild(
   tool: Tool,
-  cwd: string,
+  place: Place,
   args: readonly string[],
   target: string,
   progress: Progress,
@@ -187,16 +197,16 @@ async function goBuild(
   };
   const template = "{{if .Stale}}{{.ImportPath}}{{end}}";
   const stale: string[] = [];
-  const list = await go(["list", "-deps", "-f", template, ...args], cwd, noted, (line) => stale.push(line));
+  const list = await go(["list", "-deps", "-f", template, ...args], place, noted, (line) => stale.push(line));
   if (list !== 0) throw await failed();
   const compiled = new PartsDone(stale.length, `packages compiled for ${tool}`, progress);
-  const temporary = `${target}.${process.pid}.tmp`;
-  const build = await go(["build", "-v", "-o", temporary, ...args], cwd, (line) => {
+  const built = join(place.work, tool);
+  const build = await go(["build", "-v", "-o", built, ...args], place, (line) => {
     noted(line);
     if (!/\s/.test(line)) compiled.next();
   });
   if (build !== 0) throw await failed();
-  await rename(temporary, target);
+  await rename(built, target);
 }
 
 /**
@@ -207,17 +217,20 @@ async function goBuild(
  */
 async function go(
   args: readonly string[],
-  cwd: string,
+  { cwd, work }: Place,
   said: (line: string) => void,
   answered: (line: string) => void = () => undefined,
 ): Promise<number | null> {
   // A group of its own, so that the compilers are ended together with the command that has started them.
-  const child = spawn("go", args, { cwd, env: goEnvironment(), stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const env = { ...goEnvironment(), GOTMPDIR: work };
+  const child = spawn("go", args, { cwd, env, stdio: ["ignore", "pipe", "pipe"], detached: true });
   const { pid } = child;
   // A build takes minutes of every core: everything else on the machine goes first.
   if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
-  // Interrupted, Go deletes its temporary files.
-  const stop = () => pid !== undefined && process.kill(-pid, "SIGINT");
+  const stop = () => {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+    rmSync(work, { recursive: true, force: true, maxRetries: 3 });
+  };
   process.once("exit", stop);
   try {
     const ended = new Promise<number | null>((resolve, reject) => child.once("error", reject).once("close", resolve));
@@ -229,9 +242,11 @@ async function go(
   }
 }
 
-/** Unfinished binaries of builds that were killed. */
+/** What builds that were killed have left. */
 async function removeLeftovers(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) if (name.endsWith(".tmp")) await rm(join(directory, name));
+  for (const name of await readdir(directory)) {
+    if (name.endsWith(".tmp")) await rm(join(directory, name), { recursive: true });
+  }
 }
 
 /**
