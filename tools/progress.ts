@@ -22,8 +22,8 @@ const width = 24;
 /** Says how many of a number of parts are done and how long the rest takes: as a bar on a terminal, else now and then. */
 export class PartsDone {
   private done = 0;
-  private said = 0;
   private readonly began = Date.now();
+  private said = this.began;
 
   /**
    * @param total how many there are; 0 where that is not known
