@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { execFile } from "child_process";
-import { generateKeyPairSync, sign } from "crypto";
+import { generateKeyPairSync, randomUUID, sign } from "crypto";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { delimiter, join } from "path";
@@ -295,13 +295,16 @@ describe("tokens for applications, on a real cluster", function () {
     await api.put("acl/auth-method", { Name: "jwt", Type: "jwt", Config: { JWTValidationPubKeys } });
     await api.put("acl/binding-rule", { AuthMethod: "jwt", BindType: "service", BindName: "orders" });
     const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString("base64url");
-    const text = `${encode({ alg: "RS256" })}.${encode({ iss: "test", exp: Math.floor(Date.now() / 1000) + 600 })}`;
+    const now = Math.floor(Date.now() / 1000);
+    const text = `${encode({ alg: "RS256" })}.${encode({ iat: now, nbf: now - 60, exp: now + 600 })}`;
     const BearerToken = `${text}.${sign("sha256", Buffer.from(text), privateKey).toString("base64url")}`;
     const logins: string[] = [];
     for (let i = 0; i < 20; i++) {
-      logins.push((await api.put<{ SecretID: string }>("acl/login", { AuthMethod: "jwt", BearerToken })).SecretID);
+      const login = JSON.stringify({ AuthMethod: "jwt", BearerToken });
+      logins.push((await api.request<{ SecretID: string }>("POST", "acl/login", login)).SecretID);
     }
-    const many = { ...orders, secrets: Array.from({ length: 10 }, (_, i) => uuid(40 + i)) };
+    // Consul lists tokens in the order of their secrets.
+    const many = { ...orders, secrets: Array.from({ length: 10 }, () => randomUUID()) };
     await script([many]);
     equal((await script([])).match(/revoked token/g)?.length, many.secrets.length);
     for (const secret of logins) await cluster.api("server-1", secret).get("acl/token/self");
