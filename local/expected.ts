@@ -4,10 +4,12 @@ import { join } from "path";
 import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
 import { runCommand } from "./command";
+import { schemaFile, schemaText, tablesFile, tablesText } from "./expected-settings";
 import { environments, runFixture } from "./fixtures";
 import { programDir, ProgramRun, Registered } from "./program";
 
-const help = `npm run expected   writes test/expected/ anew: what the program makes of each stack file
+const help = `npm run expected   writes test/expected/ anew: what the program makes of each stack file; and what is made
+from the settings: the tables of ${tablesFile} and the schema for editors, ${schemaFile}
 
 Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
 tests compare with them.`;
@@ -63,6 +65,13 @@ async function main(args: string[]): Promise<number> {
   if (values.help) {
     console.log(help);
     return 0;
+  }
+  for (const [file, text] of [
+    [tablesFile, await tablesText()],
+    [schemaFile, await schemaText()],
+  ] as const) {
+    writeFileSync(join(programDir, file), text);
+    console.log(`${file}: ${String(text.split("\n").length)} lines`);
   }
   for (const environment of environments) {
     const text = expectedText(await runFixture(environment));

@@ -17,11 +17,17 @@ const nodeDirectory = text(
   (value) => systemTree.test(value) || sharedDirectory.test(value),
 );
 
+const share = /^[1-9]\d?%$/;
 const maxUnavailable = "a number from 1, or a share such as 10%";
 
 /** An agent as a pod on every node of a cluster. */
 const kubernetesAgents = z.strictObject({
-  platform: z.literal("kubernetes").describe("where the agents run: here as a pod on every node"),
+  // Optional inside the default: only then a block without a platform is known to be one of these.
+  platform: z
+    .literal("kubernetes")
+    .optional()
+    .default("kubernetes")
+    .describe("where the agents run: here as a pod on every node"),
   image: image.optional().describe("image with Consul; without a value `hashicorp/consul` at `version`"),
   /** Requests and limits of the agent's container. */
   resources: resources({ cpu: "100m", memory: "128Mi", memoryLimit: "512Mi" }),
@@ -35,9 +41,10 @@ const kubernetesAgents = z.strictObject({
     .strictObject({
       maxUnavailable: z
         .union([z.number(), z.string()], { error: maxUnavailable })
-        .refine((value) => (typeof value === "string" ? /^[1-9]\d?%$/ : /^[1-9]\d*$/).test(String(value)), {
+        .refine((value) => (typeof value === "string" ? share : /^[1-9]\d*$/).test(String(value)), {
           error: maxUnavailable,
         })
+        .meta({ title: maxUnavailable, minimum: 1, pattern: share.source })
         .default(1)
         .describe("agents that may be down at once: a number, or a share of the nodes"),
       minReadySeconds: whole(0, 3600, "seconds")
@@ -72,11 +79,6 @@ const kubernetesAgents = z.strictObject({
 });
 
 /** The agents; in Kubernetes unless they name another platform. */
-export const agents = z.preprocess(
-  (value: unknown) => (isBlock(value) ? { ...value, platform: value.platform ?? "kubernetes" } : value),
-  z.discriminatedUnion("platform", [kubernetesAgents, localAgents], { error: "a platform: kubernetes or local" }),
-);
-
-function isBlock(value: unknown): value is Readonly<Record<string, unknown>> {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
-}
+export const agents = z.discriminatedUnion("platform", [kubernetesAgents, localAgents], {
+  error: "a platform: kubernetes or local",
+});

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { rule } from "./mistakes";
-import { flag, ipv4, label, oneOf, text, whole } from "./values";
+import { flag, ipv4, label, oneOf, secret, text, whole } from "./values";
 
 export const wayIntoCluster =
   "how to reach the cluster: one of ackClusterId, kubeconfig, context (kubeconfig and context may go together)";
@@ -11,7 +11,7 @@ export const cluster = z
     ackClusterId: text("the id of an ACK cluster")
       .optional()
       .describe("an ACK cluster; its kubeconfig is asked for with the credentials of the run"),
-    kubeconfig: text("the content of a kubeconfig")
+    kubeconfig: secret(text("the content of a kubeconfig"))
       .optional()
       .describe("content of a kubeconfig; set it with `--secret --path`"),
     context: text("the name of a context")

@@ -87,6 +87,7 @@ export const kubernetesServers = z.strictObject({
         .optional(),
     )
     .optional()
+    .meta({ type: ["boolean", "object"] })
     .describe("web interface: `true` for whoever forwards a port, or an Ingress; without a value off"),
   nodeSelector: textMap("a map of node labels")
     .default({})

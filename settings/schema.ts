@@ -4,9 +4,11 @@ import { agents } from "./agents";
 import { apps } from "./apps";
 import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
+import { Json } from "./json-schema";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
+import { suggestion } from "./suggestion";
 import { certificates, gossip, tokens } from "./trust";
 import { duration, label, oneOf, text, whole } from "./values";
 
@@ -171,6 +173,11 @@ export const schema = blocks.check(
   }),
 );
 
+/** Every setting as JSON Schema, the keys without `consul:` in front. Rules between settings are not in it. */
+export function jsonSchema(): Json {
+  return z.toJSONSchema(schema, { io: "input", target: "draft-7" });
+}
+
 type Deep<T> = T extends (infer U)[]
   ? readonly Deep<U>[]
   : T extends object
@@ -204,7 +211,10 @@ export function parseSettings(
   region?: string,
 ): Settings {
   const { data, error } = schema.check(zonesIn(region)).safeParse(given);
-  if (error) throw new SettingsError(mistakesOf(error, given, isSecret));
+  if (error) {
+    const settings = jsonSchema();
+    throw new SettingsError(mistakesOf(error, given, isSecret, (block, key) => suggestion(block, key, settings)));
+  }
   const protect = data.servers?.platform === "ecs" ? data.servers.protect : undefined;
   return deepFreeze({ ...data, dns: data.dns ?? dns.parse({}), protect: protect ?? data.environment === "prod" });
 }

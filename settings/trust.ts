@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { rule } from "./mistakes";
-import { text, whole } from "./values";
+import { secret, text, whole } from "./values";
 
 /** The keys of gossip. */
 export const gossip = z
@@ -15,9 +15,11 @@ export const gossip = z
         "generations whose keys every node knows besides: the next one before it encrypts, the last one until no node starts with it",
       ),
     lifetimeDays: whole(1, 3650, "days").default(365).describe("days after which a new gossip key is due"),
-    existingKey: text(
-      "a gossip key: 16, 24 or 32 bytes in base64",
-      /^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{22}==)$/,
+    existingKey: secret(
+      text(
+        "a gossip key: 16, 24 or 32 bytes in base64",
+        /^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{22}==)$/,
+      ),
     )
       .optional()
       .describe(

@@ -133,7 +133,7 @@ describe("settings", () => {
     [
       "an unknown key",
       (g) => (g.serverStack = "a/b/c"),
-      /consul:serverStack: "a\/b\/c" - no such setting; see the table in docs\/settings\.md/,
+      /consul:serverStack: "a\/b\/c" - no such setting: did you mean `serversStack`\?/,
     ],
     [
       "an unknown key inside a block",
