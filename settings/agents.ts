@@ -1,6 +1,7 @@
 import { z } from "zod";
+import { extraConfig } from "./extra-config";
 import { localAgents } from "./local";
-import { cloudId, duration, flag, image, ipv4, resources, text, tolerations, whole } from "./values";
+import { cloudId, duration, flag, image, ipv4, loopback, resources, text, tolerations, whole } from "./values";
 
 const ownDirectory = "/var/lib/consul-agent";
 
@@ -67,10 +68,13 @@ const kubernetesAgents = z.strictObject({
     .array(ipv4, { error: "a list of IPv4 addresses" })
     .default([])
     .describe("resolvers for names outside `.consul`; without any such names are refused"),
-  extraConfig: z
-    .record(z.string(), z.unknown(), { error: "a map of Consul settings" })
-    .default({})
-    .describe("merged last into the agents' configuration; it is stored in a ConfigMap: no secrets"),
+  listen: z
+    .array(loopback, { error: "a list of loopback addresses" })
+    .default([])
+    .describe(
+      "further addresses at which an agent answers HTTP and DNS: 127.0.0.1 for processes on the node that expect Consul there",
+    ),
+  extraConfig: extraConfig("agent"),
   nodeSecurityGroupId: cloudId("sg", "the security group of the cluster's nodes")
     .optional()
     .describe(

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { extraConfig } from "./extra-config";
 import { rule } from "./mistakes";
 import { cidrs, flag, image, oneOf, quantity, resources, serverCount, text, textMap, tolerations } from "./values";
 
@@ -96,4 +97,5 @@ export const kubernetesServers = z.strictObject({
   priorityClassName: text("a PriorityClass")
     .default("system-cluster-critical")
     .describe("PriorityClass that keeps the servers when a node is full"),
+  extraConfig: extraConfig("server"),
 });

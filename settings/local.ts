@@ -1,14 +1,10 @@
 import { z } from "zod";
-import { isIpv4 } from "./ip";
-import { flag, ipv4, label, serverNodes } from "./values";
+import { extraConfig } from "./extra-config";
+import { flag, label, loopback, serverNodes } from "./values";
 
 const node = z.strictObject({
   name: label.describe("Consul node name"),
-  address: ipv4
-    .refine((value) => !isIpv4(value) || value.startsWith("127."), {
-      error: "a loopback address, 127.x.y.z",
-    })
-    .describe("a loopback address, 127.x.y.z"),
+  address: loopback.describe("a loopback address"),
 });
 
 /** Servers as processes of this machine. */
@@ -16,6 +12,7 @@ export const localServers = z.strictObject({
   platform: z.literal("local").describe("where the servers run: here as processes of this machine"),
   nodes: serverNodes(node).describe("the servers, 3 or 5"),
   ui: flag.default(true).describe("web interface"),
+  extraConfig: extraConfig("server"),
 });
 
 /** Agents as processes of this machine, beside local servers. */
@@ -27,4 +24,5 @@ export const localAgents = z.strictObject({
     .array(node, { error: "a list of agents" })
     .min(1, { error: "at least one agent" })
     .describe("the agents, a process each"),
+  extraConfig: extraConfig("agent"),
 });

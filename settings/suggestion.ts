@@ -30,7 +30,7 @@ export function suggestion(block: readonly (string | number)[], key: string, set
 }
 
 /** Of pairs of a word and what it stands for, those whose word is nearest, if any is near. */
-function nearest(key: string, pairs: readonly [string, string][]): string[] {
+export function nearest(key: string, pairs: readonly [string, string][]): string[] {
   const far = Math.max(1, Math.floor(key.length / 3)) + 1;
   const measured = pairs.map(([word, name]) => ({ name, apart: distance(key.toLowerCase(), word.toLowerCase()) }));
   const least = Math.min(far, ...measured.map(({ apart }) => apart));

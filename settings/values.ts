@@ -46,6 +46,10 @@ export const ipv4 = z
   .refine(isIpv4, { error: "an IPv4 address such as 10.16.190.28" })
   .meta({ title: "IPv4 address", pattern: /^\d{1,3}(\.\d{1,3}){3}$/.source });
 
+export const loopback = ipv4
+  .refine((value) => !isIpv4(value) || value.startsWith("127."), { error: "a loopback address, 127.x.y.z" })
+  .meta({ title: "127.x.y.z", pattern: /^127(\.\d{1,3}){3}$/.source });
+
 /** A network of at most 2^24 addresses: no organization has a wider one. */
 export const cidr = z
   .string({ error: "a CIDR such as 10.16.0.0/16" })

@@ -45,6 +45,7 @@ function createKubernetesAgents(
         reconnectTimeout: agents.reconnectTimeout,
         registerMember: agents.registerMember,
         recursors: agents.recursors,
+        listen: agents.listen,
         extra: agents.extraConfig,
       },
       datacenter,
@@ -77,7 +78,8 @@ function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, se
       reconnectTimeout: "15m",
       registerMember: true,
       recursors: [],
-      extra: {},
+      listen: [],
+      extra: agents.extraConfig,
     };
     const node = describeAgent(
       { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken },

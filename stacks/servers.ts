@@ -135,6 +135,7 @@ function serverConfig(settings: Settings, servers: ServersSettings, hosts: reado
     serverCount: hosts.length,
     ui: servers.platform === "kubernetes" ? servers.ui !== undefined : servers.ui,
     localAddress: "127.0.0.1",
+    extra: servers.extraConfig,
     joinFirst: settings.migration?.servers ?? [],
     tls: settings.migration?.tls,
   };
