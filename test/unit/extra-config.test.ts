@@ -103,8 +103,9 @@ describe("extra configuration", () => {
 
     it(`of a ${role} never takes the place of a map that has keys of this program`, () => {
       for (const path of written(node).flatMap((tree) => paths(tree).maps)) {
-        for (const value of [null, [], [{}], 5])
-          {ok(refused(at(path, value), role).length > 0, `${path}: ${String(value)}`);}
+        for (const value of [null, [], [{}], 5]) {
+          ok(refused(at(path, value), role).length > 0, `${path}: ${JSON.stringify(value)}`);
+        }
       }
     });
   }
@@ -141,7 +142,7 @@ describe("extra configuration", () => {
     const said = [...servers.options, ...agents.options].map((block) => {
       const { success, error } = block.shape.extraConfig.safeParse({ dns_confg: {}, acl: {} });
       equal(success, false);
-      return error?.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("\n") ?? "";
+      return error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("\n");
     });
     equal(said.length, 5);
     for (const message of said) {
@@ -162,8 +163,9 @@ describe("extra configuration", () => {
     const [config = {}] = written(server);
     const start = (extra: Tree) => JSON.stringify(startConfig({ ...config, ...extra }));
     const now = start({});
-    for (const path of reloadedKeys.filter((path) => !(path.split(".")[0] ?? "" in config)))
-      {equal(start(at(path, 5)), now, path);}
+    for (const path of reloadedKeys.filter((path) => !((path.split(".")[0] ?? "") in config))) {
+      equal(start(at(path, 5)), now, path);
+    }
     equal(start({ limits: { http_max_conns_per_client: 500, rpc_rate: 1 } }), now);
     ok(start({ limits: { http_max_conns_per_client: 400, kv_max_value_size: 1 } }) !== now);
     ok(start({ gossip_lan: { gossip_interval: "300ms" } }) !== now);
