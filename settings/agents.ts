@@ -1,7 +1,19 @@
 import { z } from "zod";
 import { extraConfig } from "./extra-config";
 import { localAgents } from "./local";
-import { cloudId, duration, flag, image, ipv4, loopback, resources, text, tolerations, whole } from "./values";
+import {
+  cloudId,
+  duration,
+  flag,
+  image,
+  ipv4,
+  loopback,
+  podMarks,
+  resources,
+  text,
+  tolerations,
+  whole,
+} from "./values";
 
 const ownDirectory = "/var/lib/consul-agent";
 
@@ -74,6 +86,7 @@ const kubernetesAgents = z.strictObject({
     .describe(
       "further addresses at which an agent answers HTTP and DNS: 127.0.0.1 for processes on the node that expect Consul there",
     ),
+  ...podMarks("the agents' pods, with those of the cluster"),
   extraConfig: extraConfig("agent"),
   nodeSecurityGroupId: cloudId("sg", "the security group of the cluster's nodes")
     .optional()

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { rule } from "./mistakes";
-import { flag, ipv4, label, oneOf, secret, text, whole } from "./values";
+import { flag, ipv4, label, oneOf, podMarks, secret, text, whole } from "./values";
 
 export const wayIntoCluster =
   "how to reach the cluster: one of ackClusterId, kubeconfig, context (kubeconfig and context may go together)";
@@ -19,6 +19,7 @@ export const cluster = z
       .describe("a context of the kubeconfig of whoever runs this; `cluster.kubeconfig` may be given with it"),
     namespace: label.default("consul").describe("namespace of everything that this program puts into the cluster"),
     createNamespace: flag.default(true).describe("create the namespace; off where somebody else owns it"),
+    ...podMarks("every pod of this program: agents, servers, Jobs"),
   })
   .check(
     rule([], ({ ackClusterId, kubeconfig, context }, { wrong }) => {

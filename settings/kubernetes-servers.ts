@@ -1,7 +1,19 @@
 import { z } from "zod";
 import { extraConfig } from "./extra-config";
 import { rule } from "./mistakes";
-import { cidrs, flag, image, oneOf, quantity, resources, serverCount, text, textMap, tolerations } from "./values";
+import {
+  cidrs,
+  flag,
+  image,
+  oneOf,
+  podMarks,
+  quantity,
+  resources,
+  serverCount,
+  text,
+  textMap,
+  tolerations,
+} from "./values";
 
 const storage = z.strictObject({
   class: text("a StorageClass of the cluster")
@@ -97,5 +109,6 @@ export const kubernetesServers = z.strictObject({
   priorityClassName: text("a PriorityClass")
     .default("system-cluster-critical")
     .describe("PriorityClass that keeps the servers when a node is full"),
+  ...podMarks("the servers' pods, with those of the cluster"),
   extraConfig: extraConfig("server"),
 });

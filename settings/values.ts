@@ -113,6 +113,40 @@ export const tolerations = z
   // Kubernetes' own documents have what is inside a toleration.
   .meta({ title: "list of tolerations" });
 
+/** A key of a label or of an annotation: a name, with a domain in front where there is one. */
+const markKey = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$/;
+/** Labels by which Services, controllers and this program find pods. */
+const ownLabel =
+  /^(app\.kubernetes\.io\/(name|component)|([a-z-]+\.)?(statefulset|apps|batch)\.kubernetes\.io\/.*|controller-(revision-hash|uid)|job-name|pod-template-.*)$/;
+const labelValue = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/;
+
+/** Labels and annotations of pods. @param whose pods, as the tables have it */
+export const podMarks = (whose: string) => ({
+  podLabels: textMap("a map of labels")
+    .check(
+      rule([], (given, { wrong }) => {
+        for (const [key, value] of Object.entries(given)) {
+          if (!markKey.test(key)) wrong([key], "a label such as team or example.com/team", key);
+          else if (ownLabel.test(key))
+            wrong([key], "a label of yours: by this one Kubernetes and this program find pods");
+          else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
+        }
+      }),
+    )
+    .default({})
+    .describe(`labels of ${whose}`),
+  podAnnotations: textMap("a map of annotations")
+    .check(
+      rule([], (given, { wrong }) => {
+        for (const key of Object.keys(given).filter((key) => !markKey.test(key))) {
+          wrong([key], "an annotation such as example.com/logs", key);
+        }
+      }),
+    )
+    .default({})
+    .describe(`annotations of ${whose}`),
+});
+
 /** Requests and limits of a container, as Kubernetes has them. No limit for cpu unless one is given. */
 export const resources = (usual: { cpu: string; memory: string; memoryLimit: string }) =>
   z

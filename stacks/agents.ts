@@ -29,7 +29,7 @@ function createKubernetesAgents(
   settings: Settings,
   agents: KubernetesAgentsSettings,
   servers: Servers,
-  { namespace, provider }: ClusterAccess,
+  { namespace, provider, marks }: ClusterAccess,
 ): Agents {
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   const { daemonSet } = new KubernetesAgents(
@@ -38,6 +38,7 @@ function createKubernetesAgents(
       settings: agents,
       version: settings.version,
       namespace,
+      marks,
       config: {
         logLevel: settings.logLevel,
         telemetryRetention: settings.telemetryRetention,

@@ -34,8 +34,9 @@ describe("extra configuration of a real cluster", function () {
         ...config("consul:agents", { ...ttl(30), http_config: { response_headers: { "X-Rack": "a" } } }),
       },
     });
-    for (const name of ["orders", "billing"])
-      {await cluster.api("agent-1").put("agent/service/register", { name, port: 8080 });}
+    for (const name of ["orders", "billing"]) {
+      await cluster.api("agent-1").put("agent/service/register", { name, port: 8080 });
+    }
   });
 
   after(async () => {
