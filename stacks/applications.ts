@@ -88,6 +88,7 @@ function createTokens(
       holders,
       keeper: { project: pulumi.getProject(), stack: pulumi.getStack() },
       namespace: cluster.namespace,
+      marks: cluster.marks,
       image,
       serverUrls,
       serversInCluster: serversInCluster(settings) !== undefined,
@@ -104,7 +105,7 @@ function createTokens(
 function createSnapshots(
   settings: Settings,
   servers: Servers,
-  { namespace, provider }: ClusterAccess,
+  { namespace, provider, marks }: ClusterAccess,
   image: string,
   token: pulumi.Output<TokenReference> | undefined,
 ): void {
@@ -116,6 +117,7 @@ function createSnapshots(
     {
       snapshots: { everyHours: backups.everyHours, keep: backups.keep },
       namespace,
+      marks,
       image,
       serverUrl: pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`,
       caCertificate: servers.outputs.caCertificate,
