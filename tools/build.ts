@@ -1,12 +1,12 @@
 import { execFile, spawn } from "child_process";
 import { createHash } from "crypto";
-import { existsSync, rmSync } from "fs";
-import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "fs/promises";
+import { existsSync } from "fs";
+import { mkdir, readFile, readdir, rename, rm, writeFile } from "fs/promises";
 import { constants, homedir, setPriority } from "os";
 import { isAbsolute, join } from "path";
 import { createInterface } from "readline";
-import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
+import { lock } from "./lock";
 
 /** A program of another project that is built here with Go. */
 export type Tool =
@@ -205,49 +205,6 @@ async function goBuild(
 /** Unfinished binaries of builds that were killed. */
 async function removeLeftovers(directory: string): Promise<void> {
   for (const name of await readdir(directory)) if (name.endsWith(".tmp")) await rm(join(directory, name));
-}
-
-/**
- * Waits until this process holds the lock. The holder renews the file's time every few seconds, so the lock of a process
- * that is gone ends by itself. Two holders at once would cost a second build and nothing else: each renames its result
- * into place.
- */
-async function lock(file: string, waiting: () => void): Promise<() => Promise<void>> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(file, `${process.pid}\n`, { flag: "wx" });
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-    if (await abandoned(file)) {
-      await rm(file, { force: true });
-    } else {
-      if (attempt % 20 === 0) waiting();
-      await sleep(500);
-    }
-  }
-  const renew = setInterval(() => void utimes(file, new Date(), new Date()).catch(() => undefined), 5_000);
-  const onExit = () => rmSync(file, { force: true });
-  process.once("exit", onExit);
-  return async () => {
-    clearInterval(renew);
-    process.off("exit", onExit);
-    await rm(file, { force: true });
-  };
-}
-
-async function abandoned(file: string): Promise<boolean> {
-  try {
-    const [{ mtimeMs }, text] = await Promise.all([stat(file), readFile(file, "utf8")]);
-    if (Date.now() - mtimeMs > 30_000) return true;
-    const holder = Number(text);
-    if (holder > 0) process.kill(holder, 0);
-    return false;
-  } catch (error) {
-    // ESRCH: the holder is gone. ENOENT: the holder has just given the lock back. EPERM: it lives, as another user.
-    return ["ESRCH", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "");
-  }
 }
 
 if (require.main === module) {

@@ -1,0 +1,262 @@
+import { deepEqual, equal, fail, match, ok } from "assert/strict";
+import { mkdtempSync, rmSync } from "fs";
+import { createServer } from "http";
+import { tmpdir } from "os";
+import { join } from "path";
+import { setTimeout as sleep } from "timers/promises";
+import { appRules, grantObjects } from "../../consul/access";
+import { ports } from "../../consul/config";
+import { Api } from "../../local/api";
+import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
+import { buildExample, Example, NotInstalled } from "../../tools/examples";
+import { ask } from "./dns-client";
+import { get, Pod, podEnvironment } from "./pod";
+
+/** An application of examples/, in whatever language. All of them are asked the same. */
+export interface ClientApp {
+  /** Its folder. */
+  readonly example: Example;
+  /** The first three numbers of its loopback network. */
+  readonly prefix: string;
+  /** The command that starts it. @param built what was built of it */
+  command(built: string): readonly string[];
+  readonly liveness: string;
+  readonly readiness: string;
+  /** Its exit status after SIGTERM. */
+  readonly exit: number;
+}
+
+const token = "0de50000-0000-4000-8000-0000000000c1";
+const name = "orders";
+const key = "config/orders/data";
+
+/** Tries an application against a real cluster, with a token as `consul:apps` makes it. */
+export function clientSuite(app: ClientApp): void {
+  describe(`examples/${app.example}`, function () {
+    this.timeout(600_000);
+    const address = `${app.prefix}.101`;
+    const undo: (() => unknown)[] = [];
+    const pods: Pod[] = [];
+    let cluster: Cluster;
+    let command: readonly string[];
+    /** The agent of another node: what other applications ask. */
+    let elsewhere: Api;
+
+    before(async function () {
+      this.timeout(1_800_000); // a first build
+      try {
+        command = app.command(await buildExample(app.example, console.error));
+      } catch (error) {
+        if (!(error instanceof NotInstalled)) throw error;
+        console.log(`      skipped: ${error.message}`);
+        return this.skip();
+      }
+      const dir = mkdtempSync(join(tmpdir(), `consul-${app.example}-`));
+      undo.push(() => rmSync(dir, { recursive: true, force: true }));
+      cluster = await startCluster({ dir, config: onLoopback(app.prefix, 3, 2) });
+      undo.push(() => cluster.stop());
+      // consul:apps: [{ name: orders, services: [orders], kv: { read: [config/application/, config/orders/] } }]
+      const rules = appRules({ services: [name], kv: { read: ["config/application/", "config/orders/"], write: [] } });
+      await cluster.applyAcl(grantObjects({ project: "consul", stack: "test" }, [{ name, rules, secrets: [token] }]));
+      elsewhere = cluster.api("agent-2", null);
+      await configure("hello from the configuration");
+    });
+    after(async () => {
+      for (const pod of pods) await pod.end("SIGKILL");
+      for (const step of undo.reverse()) await step();
+    });
+
+    function start(): Pod {
+      const env = podEnvironment({ node: cluster.node("agent-1").address, pod: address, token });
+      const pod = new Pod(command, { ...env, SERVICE_NAME: name, PORT: "8080" });
+      pods.push(pod);
+      return pod;
+    }
+    const configure = (greeting: string) => cluster.api("server-1").put(`kv/${key}`, `greeting: ${greeting}\n`);
+    const greeting = async () => {
+      const { status, body } = await get(address, "/");
+      equal(status, 200, body);
+      return (JSON.parse(body) as { greeting: string }).greeting;
+    };
+    const found = async () => {
+      const instances = await elsewhere.get<{ Service: { Address: string; Port: number } }[]>(
+        `health/service/${name}?passing`,
+      );
+      return instances.map(({ Service }) => `${Service.Address}:${Service.Port}`);
+    };
+    const isFound = async () => deepEqual(await found(), [`${address}:8080`]);
+    const isGone = async () => deepEqual(await found(), []);
+    const agent = () => cluster.api("agent-1");
+    /** Ids of the application's instances at its own agent. */
+    const own = async () =>
+      Object.keys(await agent().get<object>("agent/services")).filter((id) => id.startsWith(`${name}-`));
+    const seconds = (began: number) => (Date.now() - began) / 1000;
+    /** Waits, and says in one line with what the application has logged where that is in vain. */
+    const until = (problem: string, attempt: () => Promise<unknown>, limit = 120) =>
+      cluster.until(problem, attempt, limit).catch((error: unknown) => {
+        fail(`${String(error)}; the application: ${pods.at(-1)?.logs.slice(-3000) ?? ""}`);
+      });
+
+    let pod: Pod;
+
+    it("comes to life by itself when its agent was not there as it started", async () => {
+      await cluster.end("agent-1");
+      pod = start();
+      await sleep(5000);
+      await isGone();
+      cluster.start("agent-1");
+      const began = Date.now();
+      await until("it is not found", isFound);
+      console.log(`      found ${seconds(began).toFixed(1)} s after its agent was started; starts: ${pod.starts}`);
+      equal(await greeting(), "hello from the configuration", "it runs without its configuration");
+      equal((await get(address, app.liveness)).status, 200);
+      equal((await get(address, app.readiness)).status, 200);
+    });
+
+    it("has a check by TTL", async () => {
+      type Check = { ServiceName: string; Type: string; Status: string };
+      const checks = Object.values(await agent().get<Record<string, Check>>("agent/checks")).filter(
+        (check) => check.ServiceName === name,
+      );
+      deepEqual(
+        checks.map(({ Type, Status }) => [Type, Status]),
+        [["ttl", "passing"]],
+      );
+    });
+
+    it("is found over DNS, and finds others", async () => {
+      const dns = { address: cluster.node("agent-2").address, port: ports.dns };
+      const { answers } = await ask(dns, `${name}.service.consul`);
+      deepEqual(
+        answers.map((answer) => (answer as { data: unknown }).data),
+        [address],
+      );
+      const { status, body } = await get(address, "/find/consul");
+      equal(status, 200, body);
+      deepEqual(
+        (JSON.parse(body) as { address: string; port: number }[]).map((one) => `${one.address}:${one.port}`).sort(),
+        [11, 12, 13].map((last) => `${app.prefix}.${last}:${ports.rpc}`),
+      );
+    });
+
+    it("follows a change of its configuration", async () => {
+      const took: number[] = [];
+      for (const next of ["one", "two", "three", "four", "five"]) {
+        await sleep(Math.random() * 3000);
+        await configure(next);
+        const began = Date.now();
+        await until(`it does not greet with ${next}`, async () => equal(await greeting(), next));
+        took.push(seconds(began));
+      }
+      console.log(`      changes were seen after ${took.map((one) => one.toFixed(1)).join(", ")} s`);
+      ok(Math.max(...took) < 15, "a change takes long");
+    });
+
+    /** Looks for the application all the time. @returns what ends it, and gives when it was missed first and last */
+    function watchFor(): () => Promise<{ first: number; last: number; missed: number }> {
+      const watch = { over: false, first: 0, last: 0, missed: 0 };
+      const watcher = (async () => {
+        for (; !watch.over; await sleep(50)) {
+          if ((await found()).length > 0) continue;
+          watch.last = Date.now();
+          watch.first ||= watch.last;
+          watch.missed++;
+        }
+      })();
+      return async () => {
+        watch.over = true;
+        await watcher;
+        return watch;
+      };
+    }
+
+    it("is found all the time while its agent is restarted and 2 s away", async () => {
+      const end = watchFor();
+      await cluster.end("agent-1");
+      await sleep(2000);
+      cluster.start("agent-1");
+      await cluster.ready();
+      await sleep(15_000);
+      const { first, last, missed } = await end();
+      equal(missed, 0, `not found for ${(last - first) / 1000} s`);
+    });
+
+    it("is found again by itself after its agent has lost its data", async () => {
+      const took: number[] = [];
+      const { starts } = pod;
+      for (let round = 0; round < 3; round++) {
+        await cluster.end("agent-1");
+        cluster.wipe("agent-1");
+        await sleep(2000);
+        const end = watchFor();
+        cluster.start("agent-1");
+        const began = Date.now();
+        // The catalog has the instance until the agent says that it has none: so it is found, then missed, then found.
+        await cluster.ready();
+        await sleep(15_000);
+        const { last, missed } = await end();
+        await isFound();
+        equal((await own()).length, 1, "the agent does not know it");
+        ok(missed > 0, "it was never missed: did the agent lose its data?");
+        took.push((last - began) / 1000);
+      }
+      equal(pod.starts, starts, "it needed another start");
+      console.log(`      found ${took.map((one) => one.toFixed(1)).join(", ")} s after its empty agent was started`);
+      ok(Math.max(...took) < 10, "that takes long");
+    });
+
+    it("is not found any more after it was killed, even where another program has got its address", async () => {
+      await pod.end("SIGKILL");
+      const began = Date.now();
+      await isFound();
+      const other = createServer((_, response) => response.end("another application"));
+      await new Promise<void>((listening) => other.listen(8080, address, listening));
+      await until("a dead instance is found", isGone);
+      console.log(`      found for ${seconds(began).toFixed(1)} s after it was killed`);
+      await sleep(10_000);
+      await isGone();
+      await new Promise((closed) => other.close(closed));
+    });
+
+    it("deregisters on SIGTERM, and stops when nobody has its address any more: no caller is refused", async () => {
+      pod = start();
+      await until("it is not found", isFound);
+      const watch = { over: false };
+      const failures: string[] = [];
+      let calls = 0;
+      const caller = (async () => {
+        // Whoever keeps an answer from DNS for as long as that is allowed: five seconds.
+        let [known, since]: [string[], number] = [[], 0];
+        for (; !watch.over; await sleep(20)) {
+          if (Date.now() - since > 5000) [known, since] = [await found(), Date.now()];
+          for (const one of known) {
+            calls++;
+            const answer = await get(one.replace(":8080", ""), "/").catch((error: unknown) => String(error));
+            if (typeof answer === "string" || answer.status !== 200) failures.push(JSON.stringify(answer));
+          }
+        }
+      })();
+      await sleep(1000);
+      const began = Date.now();
+      const status = await pod.end("SIGTERM");
+      const stopped = seconds(began);
+      await isGone();
+      watch.over = true;
+      await caller;
+      console.log(`      stopped ${stopped.toFixed(1)} s after SIGTERM, ${calls} calls, ${failures.length} refused`);
+      deepEqual(failures, []);
+      ok(calls > 100);
+      equal(status, app.exit);
+      deepEqual(
+        Object.keys(await agent().get<object>("agent/services")).filter((id) => id.startsWith(name)),
+        [],
+      );
+    });
+
+    it("logs nothing of its token", () => {
+      const logs = pods.map((one) => one.logs).join("\n");
+      match(logs, /regist/i);
+      ok(!logs.includes(token));
+    });
+  });
+}

@@ -1,0 +1,129 @@
+import { execFile } from "child_process";
+import { createHash } from "crypto";
+import { existsSync, readFileSync, readdirSync } from "fs";
+import { cp, mkdir, mkdtemp, rename, rm } from "fs/promises";
+import { homedir, tmpdir } from "os";
+import { dirname, join, relative } from "path";
+import { promisify } from "util";
+import { cacheHome } from "./build";
+import { lock } from "./lock";
+
+/** An application of `examples/` that has to be built, or to get its libraries, before it runs. */
+export type Example = "spring-app";
+
+interface Recipe {
+  /** The program that builds it, with the argument by which it says its version. */
+  readonly builder: readonly [program: string, version: string];
+  /** Further programs without which it neither builds nor runs. */
+  readonly needs: readonly string[];
+  /** Builds it in its own folder. */
+  readonly build: readonly string[];
+  /** What runs of all that is there afterwards, by its path in that folder. */
+  readonly result: string;
+}
+
+const recipes: Readonly<Record<Example, Recipe>> = {
+  "spring-app": {
+    builder: ["mvn", "--version"],
+    needs: ["java"],
+    build: ["mvn", "--quiet", "--batch-mode", "package"],
+    result: "target/orders.jar",
+  },
+};
+
+/** Every example that is built here. */
+export const examples = Object.keys(recipes) as Example[];
+
+/** That a language is not installed here: whoever runs the tests need not have all of them. */
+export class NotInstalled extends Error {}
+
+/**
+ * Builds an example with the tools of its language, once: what runs is kept below
+ * `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/examples` until a file of the example or the language's version changes.
+ * The first build downloads libraries from the registry of the language.
+ *
+ * @param progress gets a line where there is something to wait for
+ * @returns the absolute path of what runs
+ * @throws NotInstalled where a program that it needs is not on PATH; else with what the build printed
+ */
+export async function buildExample(
+  example: Example,
+  progress: (line: string) => void = () => undefined,
+): Promise<string> {
+  const { builder, needs, build, result } = recipes[example];
+  const source = join(__dirname, "../examples", example);
+  const versions = await Promise.all(
+    [builder, ...needs.map((program) => [program, "-version"] as const)].map(([program, argument]) =>
+      version(example, program, argument),
+    ),
+  );
+  const root = join(cacheHome(process.env, homedir()), "consul-alicloud", "examples");
+  const target = join(root, example, digest(source, [...versions, ...build]));
+  if (existsSync(target)) return join(target, result);
+
+  await mkdir(dirname(target), { recursive: true });
+  const unlock = await lock(join(root, "lock"), () =>
+    progress(`waiting for another build to end, to build ${example}`),
+  );
+  const work = await mkdtemp(join(tmpdir(), `${example}-`));
+  try {
+    if (existsSync(target)) return join(target, result); // another process has just built it
+    progress(`building examples/${example}, only this once`);
+    await cp(source, work, { recursive: true, filter: (path) => !beside.test(path) });
+    const [program = "", ...args] = build;
+    await promisify(execFile)(program, args, { cwd: work, maxBuffer: 1 << 26 }).catch((cause: unknown) => {
+      const { stdout, stderr } = cause as { stdout: string; stderr: string };
+      throw new Error(`examples/${example} cannot be built: ${`${stdout}${stderr}`.trim().slice(-2000)}`, { cause });
+    });
+    await cp(join(work, result), join(`${target}.tmp`, result), { recursive: true });
+    await rename(`${target}.tmp`, target);
+    return join(target, result);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+    await rm(`${target}.tmp`, { recursive: true, force: true });
+    await unlock();
+  }
+}
+
+/** What lies beside an example's source: documents, and what its developer's own tools have left. */
+const beside = /(^|\/)(node_modules|target|__pycache__)(\/|$)|\.md$/;
+
+async function version(example: Example, program: string, argument: string): Promise<string> {
+  try {
+    const { stdout, stderr } = await promisify(execFile)(program, [argument]);
+    return stdout + stderr;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    throw new NotInstalled(`examples/${example} is not tried: ${program} is not on PATH`, { cause });
+  }
+}
+
+/** Names the content of a folder, together with what else a build depends on. */
+function digest(folder: string, others: readonly string[]): string {
+  const hash = createHash("sha256").update(JSON.stringify(others));
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((file) => !beside.test(relative(folder, file)))
+    .sort();
+  for (const file of files) {
+    const content = readFileSync(file);
+    hash.update(JSON.stringify([relative(folder, file), content.length])).update(content);
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+if (require.main === module) {
+  const chosen = process.argv.slice(2);
+  const unknown = chosen.filter((name) => !(examples as string[]).includes(name));
+  if (chosen.length === 0 || unknown.length > 0) {
+    console.error(`usage: node --require sucrase/register/ts tools/examples.ts ${examples.join("|")}…`);
+    process.exit(2);
+  }
+  (async () => {
+    for (const name of chosen) console.log(await buildExample(name as Example, (line) => console.error(line)));
+  })().catch((error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  });
+}
