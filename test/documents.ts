@@ -9,7 +9,9 @@ export const documents = [
   ...readdirSync(join(programDir, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => `docs/${name}`),
-  "examples/stack-typescript/README.md",
+  ...readdirSync(join(programDir, "examples"), { recursive: true, encoding: "utf8" })
+    .filter((name) => /^([\w-]+\/)?README\.md$/.test(name))
+    .map((name) => `examples/${name}`),
   "tools/README.md",
 ].sort();
 

@@ -85,8 +85,8 @@ export async function buildExample(
   }
 }
 
-/** What lies beside an example's source: documents, and what its developer's own tools have left. */
-const beside = /(^|\/)(node_modules|target|__pycache__)(\/|$)|\.md$/;
+/** What lies beside an example's source: documents, manifests, and what its developer's own tools have left. */
+const beside = /(^|\/)(node_modules|target|__pycache__|README\.md|kubernetes\.yaml)(\/|$)/;
 
 async function version(example: Example, program: string, argument: string): Promise<string> {
   try {

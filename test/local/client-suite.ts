@@ -1,12 +1,16 @@
-import { deepEqual, equal, fail, match, ok } from "assert/strict";
-import { mkdtempSync, rmSync } from "fs";
+import { deepEqual, equal, match, ok } from "assert/strict";
+import { once } from "events";
+import { mkdtempSync, readFileSync, rmSync } from "fs";
 import { createServer } from "http";
 import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
+import { parse } from "yaml";
+import { appEnvironment, EnvVar, tokenEnvironment } from "../../components/kubernetes/app-environment";
 import { appRules, grantObjects } from "../../consul/access";
 import { ports } from "../../consul/config";
 import { Api } from "../../local/api";
+import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { buildExample, Example, NotInstalled } from "../../tools/examples";
 import { ask } from "./dns-client";
@@ -20,21 +24,30 @@ export interface ClientApp {
   readonly prefix: string;
   /** The command that starts it. @param built what was built of it */
   command(built: string): readonly string[];
-  readonly liveness: string;
-  readonly readiness: string;
+  /** The key that its configuration is read from. */
+  readonly key: string;
   /** Its exit status after SIGTERM. */
   readonly exit: number;
 }
 
 const token = "0de50000-0000-4000-8000-0000000000c1";
 const name = "orders";
-const key = "config/orders/data";
+
+/** What the pods of an application run, by its kubernetes.yaml. */
+function manifest(example: Example) {
+  type Probe = { httpGet: { path: string } };
+  type Container = { env: EnvVar[]; livenessProbe: Probe; readinessProbe: Probe };
+  type Deployment = { spec: { template: { spec: { containers: [Container] } } } };
+  const text = readFileSync(join(programDir, "examples", example, "kubernetes.yaml"), "utf8");
+  return (parse(text) as Deployment).spec.template.spec.containers[0];
+}
 
 /** Tries an application against a real cluster, with a token as `consul:apps` makes it. */
 export function clientSuite(app: ClientApp): void {
   describe(`examples/${app.example}`, function () {
     this.timeout(600_000);
     const address = `${app.prefix}.101`;
+    const container = manifest(app.example);
     const undo: (() => unknown)[] = [];
     const pods: Pod[] = [];
     let cluster: Cluster;
@@ -55,24 +68,27 @@ export function clientSuite(app: ClientApp): void {
       undo.push(() => rmSync(dir, { recursive: true, force: true }));
       cluster = await startCluster({ dir, config: onLoopback(app.prefix, 3, 2) });
       undo.push(() => cluster.stop());
-      // consul:apps: [{ name: orders, services: [orders], kv: { read: [config/application/, config/orders/] } }]
-      const rules = appRules({ services: [name], kv: { read: ["config/application/", "config/orders/"], write: [] } });
+      const read = ["config/application/", "config/orders/", "config/orders,"];
+      const rules = appRules({ services: [name], kv: { read, write: [] } });
       await cluster.applyAcl(grantObjects({ project: "consul", stack: "test" }, [{ name, rules, secrets: [token] }]));
       elsewhere = cluster.api("agent-2", null);
       await configure("hello from the configuration");
+    });
+    afterEach(function () {
+      if (this.currentTest?.state === "failed") console.log(`the application: ${pods.at(-1)?.logs.slice(-5000) ?? ""}`);
     });
     after(async () => {
       for (const pod of pods) await pod.end("SIGKILL");
       for (const step of undo.reverse()) await step();
     });
 
-    function start(): Pod {
-      const env = podEnvironment({ node: cluster.node("agent-1").address, pod: address, token });
-      const pod = new Pod(command, { ...env, SERVICE_NAME: name, PORT: "8080" });
+    function start(more: Record<string, string> = {}): Pod {
+      const of = { node: cluster.node("agent-1").address, pod: address, token };
+      const pod = new Pod(command, { ...podEnvironment(of, container.env), ...more });
       pods.push(pod);
       return pod;
     }
-    const configure = (greeting: string) => cluster.api("server-1").put(`kv/${key}`, `greeting: ${greeting}\n`);
+    const configure = (greeting: string) => cluster.api("server-1").put(`kv/${app.key}`, `greeting: ${greeting}\n`);
     const greeting = async () => {
       const { status, body } = await get(address, "/");
       equal(status, 200, body);
@@ -91,13 +107,16 @@ export function clientSuite(app: ClientApp): void {
     const own = async () =>
       Object.keys(await agent().get<object>("agent/services")).filter((id) => id.startsWith(`${name}-`));
     const seconds = (began: number) => (Date.now() - began) / 1000;
-    /** Waits, and says in one line with what the application has logged where that is in vain. */
-    const until = (problem: string, attempt: () => Promise<unknown>, limit = 120) =>
-      cluster.until(problem, attempt, limit).catch((error: unknown) => {
-        fail(`${String(error)}; the application: ${pods.at(-1)?.logs.slice(-3000) ?? ""}`);
-      });
+    const until = (problem: string, attempt: () => Promise<unknown>) => cluster.until(problem, attempt, 120);
 
     let pod: Pod;
+
+    it("has the environment that the Consul stack gives", () => {
+      deepEqual(container.env, [
+        ...appEnvironment(),
+        ...tokenEnvironment({ secretName: `${name}-consul-token`, key: "token" }),
+      ]);
+    });
 
     it("comes to life by itself when its agent was not there as it started", async () => {
       await cluster.end("agent-1");
@@ -109,8 +128,8 @@ export function clientSuite(app: ClientApp): void {
       await until("it is not found", isFound);
       console.log(`      found ${seconds(began).toFixed(1)} s after its agent was started; starts: ${pod.starts}`);
       equal(await greeting(), "hello from the configuration", "it runs without its configuration");
-      equal((await get(address, app.liveness)).status, 200);
-      equal((await get(address, app.readiness)).status, 200);
+      equal((await get(address, container.livenessProbe.httpGet.path)).status, 200);
+      equal((await get(address, container.readinessProbe.httpGet.path)).status, 200);
     });
 
     it("has a check by TTL", async () => {
@@ -145,7 +164,9 @@ export function clientSuite(app: ClientApp): void {
         await sleep(Math.random() * 3000);
         await configure(next);
         const began = Date.now();
-        await until(`it does not greet with ${next}`, async () => equal(await greeting(), next));
+        await until(`it does not greet with ${next}`, async () => {
+          equal(await greeting(), next);
+        });
         took.push(seconds(began));
       }
       console.log(`      changes were seen after ${took.map((one) => one.toFixed(1)).join(", ")} s`);
@@ -156,7 +177,8 @@ export function clientSuite(app: ClientApp): void {
     function watchFor(): () => Promise<{ first: number; last: number; missed: number }> {
       const watch = { over: false, first: 0, last: 0, missed: 0 };
       const watcher = (async () => {
-        for (; !watch.over; await sleep(50)) {
+        while (!watch.over) {
+          await sleep(50);
           if ((await found()).length > 0) continue;
           watch.last = Date.now();
           watch.first ||= watch.last;
@@ -194,8 +216,8 @@ export function clientSuite(app: ClientApp): void {
         // The catalog has the instance until the agent says that it has none: so it is found, then missed, then found.
         await cluster.ready();
         await sleep(15_000);
+        await until("it is not found again", isFound);
         const { last, missed } = await end();
-        await isFound();
         equal((await own()).length, 1, "the agent does not know it");
         ok(missed > 0, "it was never missed: did the agent lose its data?");
         took.push((last - began) / 1000);
@@ -210,7 +232,7 @@ export function clientSuite(app: ClientApp): void {
       const began = Date.now();
       await isFound();
       const other = createServer((_, response) => response.end("another application"));
-      await new Promise<void>((listening) => other.listen(8080, address, listening));
+      await once(other.listen(8080, address), "listening");
       await until("a dead instance is found", isGone);
       console.log(`      found for ${seconds(began).toFixed(1)} s after it was killed`);
       await sleep(10_000);
@@ -218,39 +240,60 @@ export function clientSuite(app: ClientApp): void {
       await new Promise((closed) => other.close(closed));
     });
 
-    it("deregisters on SIGTERM, and stops when nobody has its address any more: no caller is refused", async () => {
-      pod = start();
-      await until("it is not found", isFound);
-      const watch = { over: false };
-      const failures: string[] = [];
-      let calls = 0;
-      const caller = (async () => {
-        // Whoever keeps an answer from DNS for as long as that is allowed: five seconds.
+    /** Calls the application all the time, as whoever keeps an answer from DNS for as long as that is allowed: 5 s. */
+    function call(): () => Promise<{ calls: number; refused: string[] }> {
+      const caller = { over: false, calls: 0, refused: [] as string[] };
+      const calling = (async () => {
         let [known, since]: [string[], number] = [[], 0];
-        for (; !watch.over; await sleep(20)) {
+        while (!caller.over) {
+          await sleep(20);
           if (Date.now() - since > 5000) [known, since] = [await found(), Date.now()];
           for (const one of known) {
-            calls++;
+            caller.calls++;
             const answer = await get(one.replace(":8080", ""), "/").catch((error: unknown) => String(error));
-            if (typeof answer === "string" || answer.status !== 200) failures.push(JSON.stringify(answer));
+            if (typeof answer === "string" || answer.status !== 200) caller.refused.push(JSON.stringify(answer));
           }
         }
       })();
+      return async () => {
+        caller.over = true;
+        await calling;
+        return caller;
+      };
+    }
+
+    it("deregisters on SIGTERM, and stops when nobody has its address any more: no caller is refused", async () => {
+      pod = start();
+      await until("it is not found", isFound);
+      const hangUp = call();
       await sleep(1000);
       const began = Date.now();
       const status = await pod.end("SIGTERM");
       const stopped = seconds(began);
       await isGone();
-      watch.over = true;
-      await caller;
-      console.log(`      stopped ${stopped.toFixed(1)} s after SIGTERM, ${calls} calls, ${failures.length} refused`);
-      deepEqual(failures, []);
-      ok(calls > 100);
+      deepEqual(await own(), []);
+      const { calls, refused } = await hangUp();
+      console.log(`      stopped ${stopped.toFixed(1)} s after SIGTERM, ${calls} calls, ${refused.length} refused`);
+      deepEqual(refused, []);
+      ok(calls > 50);
       equal(status, app.exit);
-      deepEqual(
-        Object.keys(await agent().get<object>("agent/services")).filter((id) => id.startsWith(name)),
-        [],
-      );
+    });
+
+    it("refuses no caller either where it does not wait, and its preStop asks for maintenance and waits", async () => {
+      pod = start({ DRAIN_SECONDS: "0" });
+      await until("it is not found", isFound);
+      const hangUp = call();
+      await sleep(1000);
+      const [id = ""] = await own();
+      await cluster.api("agent-1", token).put(`agent/service/maintenance/${id}?enable=true`);
+      await sleep(6000);
+      await isGone();
+      await pod.end("SIGTERM");
+      await sleep(1000);
+      const { calls, refused } = await hangUp();
+      deepEqual(refused, []);
+      ok(calls > 50);
+      deepEqual(await own(), []);
     });
 
     it("logs nothing of its token", () => {

@@ -25,16 +25,18 @@ import org.springframework.web.client.RestClient;
 @Component
 @ConditionalOnProperty("spring.cloud.consul.discovery.enabled")
 class Registration {
-  /** Longer than anybody keeps an address from DNS, which is 5 s. */
-  private final Duration drain;
-
   private static final Logger log = LoggerFactory.getLogger(Registration.class);
   private final ApplicationContext context;
   private final ConsulAutoServiceRegistration lifecycle;
   private final ConsulServiceRegistry registry;
   private final ConsulRegistration own;
   private final RestClient agent;
+  private final Duration drain;
 
+  /**
+   * @param drain seconds between deregistering and the end of the port: longer than anybody keeps an address from DNS,
+   *     which is 5 s
+   */
   Registration(
       ApplicationContext context,
       ConsulAutoServiceRegistration lifecycle,
@@ -42,7 +44,7 @@ class Registration {
       ConsulRegistration own,
       ConsulProperties consul,
       @Value("${spring.cloud.consul.token:}") String token,
-      @Value("${drain:6s}") Duration drain) {
+      @Value("${DRAIN_SECONDS:6}s") Duration drain) {
     this.context = context;
     this.lifecycle = lifecycle;
     this.registry = registry;
@@ -58,9 +60,12 @@ class Registration {
             .build();
   }
 
-  /** An agent that has lost its data does not know its services any more. It forgot them without a word. */
+  /**
+   * An agent that has lost its data does not know its services any more, and tells nobody. Never while the instance is
+   * being deregistered: it would be registered again.
+   */
   @Scheduled(fixedDelayString = "5s", initialDelayString = "5s")
-  void keep() {
+  synchronized void keep() {
     if (!lifecycle.isRunning()) return;
     try {
       var status =
@@ -78,11 +83,15 @@ class Registration {
   @EventListener
   void leave(ContextClosedEvent event) throws InterruptedException {
     if (event.getApplicationContext() != context || !lifecycle.isRunning()) return;
+    deregister();
+    Thread.sleep(drain.toMillis());
+  }
+
+  private synchronized void deregister() {
     try {
       lifecycle.stop();
     } catch (RuntimeException unreachable) {
       log.warn("not deregistered: {}", unreachable.getMessage());
     }
-    Thread.sleep(drain.toMillis());
   }
 }
