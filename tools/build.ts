@@ -47,11 +47,11 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   "kube-scheduler": kubernetes("kube-scheduler"),
   kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
   coredns: { module: "coredns", package: "github.com/coredns/coredns", main: "main.go" },
-  // Without service discovery, which brings the SDK of every cloud; checking rules does not need it.
+  // Without the service discovery that brings the SDK of every cloud; with Consul's, which docs/monitoring.md uses.
   promtool: {
     module: "promtool",
     package: "github.com/prometheus/prometheus/cmd/promtool",
-    tags: "remove_all_sd",
+    tags: "remove_all_sd,enable_consul_sd",
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },

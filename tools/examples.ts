@@ -9,13 +9,11 @@ import { cacheHome } from "./build";
 import { lock } from "./lock";
 
 /** An application of `examples/` that has to be built, or to get its libraries, before it runs. */
-export type Example = "spring-app";
+export type Example = "spring-app" | "python-app" | "go-app" | "node-app";
 
 interface Recipe {
-  /** The program that builds it, with the argument by which it says its version. */
-  readonly builder: readonly [program: string, version: string];
-  /** Further programs without which it neither builds nor runs. */
-  readonly needs: readonly string[];
+  /** Commands that say which versions build it and run it. Where one of them fails, the language is not installed. */
+  readonly versions: readonly (readonly string[])[];
   /** Builds it in its own folder. */
   readonly build: readonly string[];
   /** What runs of all that is there afterwards, by its path in that folder. */
@@ -24,10 +22,33 @@ interface Recipe {
 
 const recipes: Readonly<Record<Example, Recipe>> = {
   "spring-app": {
-    builder: ["mvn", "--version"],
-    needs: ["java"],
+    versions: [
+      ["mvn", "--version"],
+      ["java", "-version"],
+    ],
     build: ["mvn", "--quiet", "--batch-mode", "package"],
     result: "target/orders.jar",
+  },
+  "python-app": {
+    versions: [
+      ["python3", "--version"],
+      ["python3", "-m", "pip", "--version"],
+    ],
+    build: ["python3", "-m", "pip", "install", "--quiet", "--target", "lib", "--requirement", "requirements.txt"],
+    result: ".",
+  },
+  "go-app": {
+    versions: [["go", "version"]],
+    build: ["go", "build", "-mod=readonly", "-o", "orders", "."],
+    result: "orders",
+  },
+  "node-app": {
+    versions: [
+      ["node", "--version"],
+      ["npm", "--version"],
+    ],
+    build: ["npm", "ci", "--ignore-scripts"],
+    result: ".",
   },
 };
 
@@ -44,21 +65,17 @@ export class NotInstalled extends Error {}
  *
  * @param progress gets a line where there is something to wait for
  * @returns the absolute path of what runs
- * @throws NotInstalled where a program that it needs is not on PATH; else with what the build printed
+ * @throws NotInstalled where a program that it needs is not here; else with what the build printed
  */
 export async function buildExample(
   example: Example,
   progress: (line: string) => void = () => undefined,
 ): Promise<string> {
-  const { builder, needs, build, result } = recipes[example];
+  const { versions, build, result } = recipes[example];
   const source = join(__dirname, "../examples", example);
-  const versions = await Promise.all(
-    [builder, ...needs.map((program) => [program, "-version"] as const)].map(([program, argument]) =>
-      version(example, program, argument),
-    ),
-  );
+  const said = await Promise.all(versions.map((command) => version(example, command)));
   const root = join(cacheHome(process.env, homedir()), "consul-alicloud", "examples");
-  const target = join(root, example, digest(source, [...versions, ...build]));
+  const target = join(root, example, digest(source, [...said, ...build]));
   if (existsSync(target)) return join(target, result);
 
   await mkdir(dirname(target), { recursive: true });
@@ -86,15 +103,15 @@ export async function buildExample(
 }
 
 /** What lies beside an example's source: documents, manifests, and what its developer's own tools have left. */
-const beside = /(^|\/)(node_modules|target|__pycache__|README\.md|kubernetes\.yaml)(\/|$)/;
+const beside = /(^|\/)(node_modules|target|lib|__pycache__|README\.md|kubernetes\.yaml)(\/|$)/;
 
-async function version(example: Example, program: string, argument: string): Promise<string> {
+async function version(example: Example, [program = "", ...args]: readonly string[]): Promise<string> {
   try {
-    const { stdout, stderr } = await promisify(execFile)(program, [argument]);
+    const { stdout, stderr } = await promisify(execFile)(program, args);
     return stdout + stderr;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
-    throw new NotInstalled(`examples/${example} is not tried: ${program} is not on PATH`, { cause });
+    const command = [program, ...args].join(" ");
+    throw new NotInstalled(`examples/${example} is not tried: \`${command}\` does not work here`, { cause });
   }
 }
 

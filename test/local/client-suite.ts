@@ -5,6 +5,7 @@ import { createServer } from "http";
 import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
+import { isDeepStrictEqual } from "util";
 import { parse } from "yaml";
 import { appEnvironment, EnvVar, tokenEnvironment } from "../../components/kubernetes/app-environment";
 import { appRules, grantObjects } from "../../consul/access";
@@ -24,6 +25,8 @@ export interface ClientApp {
   readonly prefix: string;
   /** The command that starts it. @param built what was built of it */
   command(built: string): readonly string[];
+  /** The file in examples/ that has its pods. */
+  readonly manifest: string;
   /** The key that its configuration is read from. */
   readonly key: string;
   /** Its exit status after SIGTERM. */
@@ -33,12 +36,12 @@ export interface ClientApp {
 const token = "0de50000-0000-4000-8000-0000000000c1";
 const name = "orders";
 
-/** What the pods of an application run, by its kubernetes.yaml. */
-function manifest(example: Example) {
+/** What the pods of an application run. */
+function manifest(file: string) {
   type Probe = { httpGet: { path: string } };
   type Container = { env: EnvVar[]; livenessProbe: Probe; readinessProbe: Probe };
   type Deployment = { spec: { template: { spec: { containers: [Container] } } } };
-  const text = readFileSync(join(programDir, "examples", example, "kubernetes.yaml"), "utf8");
+  const text = readFileSync(join(programDir, "examples", file), "utf8");
   return (parse(text) as Deployment).spec.template.spec.containers[0];
 }
 
@@ -47,7 +50,7 @@ export function clientSuite(app: ClientApp): void {
   describe(`examples/${app.example}`, function () {
     this.timeout(600_000);
     const address = `${app.prefix}.101`;
-    const container = manifest(app.example);
+    const container = manifest(app.manifest);
     const undo: (() => unknown)[] = [];
     const pods: Pod[] = [];
     let cluster: Cluster;
@@ -111,11 +114,13 @@ export function clientSuite(app: ClientApp): void {
 
     let pod: Pod;
 
-    it("has the environment that the Consul stack gives", () => {
-      deepEqual(container.env, [
-        ...appEnvironment(),
-        ...tokenEnvironment({ secretName: `${name}-consul-token`, key: "token" }),
-      ]);
+    it("takes its environment from what the Consul stack gives", () => {
+      const given = [...appEnvironment(), ...tokenEnvironment({ secretName: `${name}-consul-token`, key: "token" })];
+      const same = (one: EnvVar) => given.some((other) => isDeepStrictEqual(one, other));
+      deepEqual(
+        container.env.filter((variable) => !same(variable)),
+        [],
+      );
     });
 
     it("comes to life by itself when its agent was not there as it started", async () => {
@@ -206,21 +211,23 @@ export function clientSuite(app: ClientApp): void {
     it("is found again by itself after its agent has lost its data", async () => {
       const took: number[] = [];
       const { starts } = pod;
+      const registrations = () => pod.logs.match(/\bregister(ed|ing service)\b/gi)?.length ?? 0;
       for (let round = 0; round < 3; round++) {
+        const before = registrations();
         await cluster.end("agent-1");
         cluster.wipe("agent-1");
         await sleep(2000);
         const end = watchFor();
         cluster.start("agent-1");
         const began = Date.now();
-        // The catalog has the instance until the agent says that it has none: so it is found, then missed, then found.
+        // The catalog has the instance until the agent says that it has none. Who registers sooner is never missed.
         await cluster.ready();
         await sleep(15_000);
         await until("it is not found again", isFound);
         const { last, missed } = await end();
         equal((await own()).length, 1, "the agent does not know it");
-        ok(missed > 0, "it was never missed: did the agent lose its data?");
-        took.push((last - began) / 1000);
+        equal(registrations(), before + 1, "the agent did not lose it");
+        took.push(missed === 0 ? 0 : (last - began) / 1000);
       }
       equal(pod.starts, starts, "it needed another start");
       console.log(`      found ${took.map((one) => one.toFixed(1)).join(", ")} s after its empty agent was started`);
