@@ -30,7 +30,7 @@ function createKubernetesAgents(
   settings: Settings,
   agents: KubernetesAgentsSettings,
   servers: Servers,
-  { namespace, provider }: ClusterAccess,
+  { namespace, provider, marks }: ClusterAccess,
 ): Agents {
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   const { daemonSet } = new KubernetesAgents(
@@ -39,6 +39,7 @@ function createKubernetesAgents(
       settings: agents,
       image: consulImage(settings, agents.image),
       namespace,
+      marks,
       config: {
         logLevel: settings.logLevel,
         telemetryRetention: settings.telemetryRetention,
@@ -46,6 +47,7 @@ function createKubernetesAgents(
         reconnectTimeout: agents.reconnectTimeout,
         registerMember: agents.registerMember,
         recursors: agents.recursors,
+        listen: agents.listen,
         extra: agents.extraConfig,
       },
       datacenter,
@@ -78,7 +80,8 @@ function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, se
       reconnectTimeout: "15m",
       registerMember: true,
       recursors: [],
-      extra: {},
+      listen: [],
+      extra: agents.extraConfig,
     };
     const node = describeAgent(
       { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken },

@@ -3,19 +3,10 @@ import { once } from "events";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { dirname, join, resolve } from "path";
-import { parseArgs } from "util";
 import { refusedRelease } from "../consul/releases";
-import { runCommand } from "../local/command";
+import { defineTask, Misuse } from "../local/command";
 import { versionOf } from "../local/consul-binary";
 import { pinnedVersion, programDir } from "../local/program";
-
-const help = `npm run test:consul -- CONSUL [LEVEL…]
-
-Runs the tests with another Consul than the pinned one: CONSUL is the path of the binary. A copy of the working tree gets
-its version as the default of Pulumi.yaml, and test/expected anew; nothing in the working tree changes.
-
-LEVEL is unit, program, local (with unit and program), system or engine; without one the last three. system needs root on
-Linux, engine Pulumi's CLI.`;
 
 const levels: Readonly<Record<string, readonly string[]>> = {
   unit: ["run", "test:unit"],
@@ -59,17 +50,10 @@ function copyWith(version: string): string {
   return copy;
 }
 
-async function main(args: string[]): Promise<number> {
-  const options = { help: { type: "boolean", short: "h", default: false } } as const;
-  const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
-  const [binary, ...wanted] = positionals;
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
-  if (binary === undefined) throw new Error("the path of a consul is needed, such as: npm run test:consul -- ./consul");
+/** Runs levels of tests with a Consul. @returns the exit status */
+async function testWith(binary: string, wanted: readonly string[]): Promise<number> {
   const unknown = wanted.find((level) => !Object.hasOwn(levels, level));
-  if (unknown !== undefined) throw new Error(`no level ${unknown}: one of ${Object.keys(levels).join(", ")}`);
+  if (unknown !== undefined) throw new Misuse(`no level ${unknown}: one of ${Object.keys(levels).join(", ")}`);
   const consul = resolve(binary);
   const version = await versionOf(consul);
   const refusal = refusedRelease(version);
@@ -92,4 +76,20 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-if (require.main === module) runCommand("test:consul", main);
+export const task = defineTask({
+  name: "test:consul",
+  usage: "-- CONSUL [LEVEL…]",
+  about: `runs the tests with another Consul than the pinned one: CONSUL is the path of the
+binary. A copy of the working tree gets its version as the default of Pulumi.yaml, and test/expected anew; nothing in the
+working tree changes.`,
+  after: `LEVEL is unit, program, local (with unit and program), system or engine; without one the last three. system needs root on
+Linux, engine Pulumi's CLI.`,
+  flags: {},
+  takesNames: true,
+  run: ({ names: [binary, ...wanted] }) => {
+    if (binary === undefined) {
+      throw new Misuse("the path of a consul is needed, such as: npm run test:consul -- ./consul");
+    }
+    return testWith(binary, wanted);
+  },
+});

@@ -3,17 +3,20 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
+import { stableJson } from "../../consul/node";
 import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 import { withApi } from "../../consul/scripts";
 import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
-import { configMount, pod, secretsMount, temporaryMount } from "./pod";
+import { configMount, pod, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 
 export interface ServersJobArgs {
   /** Name of the service account, and what the names of the other objects begin with. */
   readonly prefix: string;
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** An image with curl and a shell, such as Consul's own. */
   readonly image: PodImage;
   /** Shell scripts by name; they find each other in the directory they are in. */
@@ -65,7 +68,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
     `${name}-job`,
     {
       metadata: {
-        name: nameOf(prefix, args.image, work),
+        name: nameOf(args, work),
         namespace,
         labels,
         // One that failed is made anew by the next `up`, not looked at again.
@@ -76,7 +79,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
         backoffLimit: args.retry === false ? 0 : 1,
         activeDeadlineSeconds: minutes * 60,
         template: {
-          metadata: { labels },
+          metadata: podMetadata(labels, args.marks),
           spec: pod({
             name: "script",
             image: args.image,
@@ -127,11 +130,19 @@ function workOf(args: ServersJobArgs): Work {
   };
 }
 
-function nameOf(prefix: string, { name: image, pullSecrets }: PodImage, work: Work): pulumi.Output<string> {
+function nameOf(
+  { prefix, image: { name: image, pullSecrets }, marks }: ServersJobArgs,
+  work: Work,
+): pulumi.Output<string> {
+  // The pod of a Job cannot be changed. Without marks and Secrets the name is what it was before there were any.
+  const { podLabels, podAnnotations } = marks;
+  const marked = Object.keys({ ...podLabels, ...podAnnotations }).length > 0;
+  const more: Record<string, string> = {
+    ...(marked ? { marks: stableJson([podLabels, podAnnotations]) } : {}),
+    ...(pullSecrets.length > 0 ? { pullSecrets: pullSecrets.join(" ") } : {}),
+  };
   const name = pulumi.output({ ...work }).apply(({ secrets, files, environment, command }) => {
-    // Nothing of the pod of a Job can be changed: another way to the image is another Job, too.
-    const pull: Texts = pullSecrets.length > 0 ? { pullSecrets: pullSecrets.join(" ") } : {};
-    return contentName(prefix, { ...secrets, ...files, ...environment, ...pull, command: command.join(" "), image });
+    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image, ...more });
   });
   return pulumi.unsecret(name);
 }

@@ -18,7 +18,7 @@ import { Trust } from "../trust";
 import { createUiIngress } from "./ingress";
 import { aclWork, serversJob, ServersJobArgs } from "./job";
 import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
-import { configMount, Mount, secretsMount, temporaryMount } from "./pod";
+import { configMount, Mount, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
 import { createServices } from "./server-services";
 import { createStorage, ServerStorage } from "./storage";
@@ -32,6 +32,8 @@ export interface KubernetesServersArgs {
   /** One for each server, in the order of the StatefulSet's ordinals. */
   readonly pods: readonly ServerPod[];
   readonly trust: Trust;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** Takes over the claims that an earlier stack left behind. Without one they go with the stack. */
   readonly keeper: Provider | undefined;
 }
@@ -134,7 +136,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     serviceName: pulumi.Output<string>,
     { claims, claimTemplates }: ServerStorage,
   ): StatefulSet {
-    const { settings, namespace, pods, config } = this.args;
+    const { settings, namespace, pods, config, marks } = this.args;
     const account = new ServiceAccount(
       `${this.name}-account`,
       { metadata: { name: serverSet, namespace, labels }, automountServiceAccountToken: false },
@@ -151,7 +153,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       persistentVolumeClaimRetentionPolicy: { whenDeleted: "Retain", whenScaled: "Retain" },
       revisionHistoryLimit: 10,
       template: {
-        metadata: { labels },
+        metadata: podMetadata(labels, marks, settings),
         spec: serverPod({
           settings,
           config,
@@ -258,13 +260,14 @@ export class KubernetesServers extends pulumi.ComponentResource {
     wanted: Pick<ServersJobArgs, "scripts" | "command" | "files" | "environment" | "variables" | "minutes" | "retry">,
     dependsOn: pulumi.Input<pulumi.Resource[]> = [],
   ) {
-    const { namespace, trust } = this.args;
+    const { namespace, trust, marks } = this.args;
     return serversJob(
       `${this.name}-${what}`,
       {
         prefix: `${serverSet}-${what}`,
         namespace,
         labels: labelsOf(`server-${what}`),
+        marks,
         image: this.image,
         serverUrls: [pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`],
         caCertificate: trust.caCertificate,

@@ -1,37 +1,18 @@
 import { execFile } from "child_process";
 import { mkdir, rename, writeFile } from "fs/promises";
 import { dirname, join, resolve } from "path";
-import { parseArgs, promisify } from "util";
+import { promisify } from "util";
 import { refusedRelease } from "../../consul/releases";
 import { buildTool } from "../../tools/build";
-import { runCommand } from "../command";
+import type { Progress } from "../../tools/progress";
+import { defineTask, Misuse } from "../command";
 import { pinnedVersion, stackConfig } from "../program";
 import { fetched, releaseFiles, sha256, sumIn } from "../release";
 import { bucketPlace, bucketWriter } from "./bucket";
 import { checkSignature, hashicorpKey, SigningKey } from "./signature";
 
-const help = `npm run mirror -- --to oss://BUCKET/PREFIX|DIRECTORY [--image REGISTRY] [OPTION…]
-
-Copies a release of Consul to where the servers reach it, once HashiCorp's signature of its checksums has been checked,
-and prints the settings that go with it. Nothing is written before everything has been checked.
-
-  --to PLACE        a prefix in an OSS bucket, or a directory that you serve over HTTPS: consul:downloadMirror
-  --image REGISTRY  also copies the image to REGISTRY/consul:VERSION, for every architecture: consul:imageRegistry
-  --version VERSION ${pinnedVersion} unless given
-  --arch ARCH       amd64 or arm64, of the servers' machines; amd64 unless given
-  --region REGION   of the bucket, such as cn-hangzhou
-  --endpoint URL    of OSS, where it is not https://oss-REGION.aliyuncs.com
-  --from URL        another source than HashiCorp's releases; what is there has to have HashiCorp's signature
-  --image-from NAME another source than docker.io/hashicorp/consul
-
---image alone copies nothing but the image. Credentials for the bucket are those that the cloud's own tools find, for
-registries those of docker login. docs/mainland.md has what the bucket has to allow.`;
-
 /** Milliseconds without a byte after which a download is given up. */
 const patience = 30_000;
-
-/** One line of what is under way. */
-type Progress = (line: string) => void;
 
 /** The files of one release whose checksums have the right signature, by name. */
 async function checkedRelease(
@@ -117,48 +98,44 @@ async function destination(to: string, region: string | undefined, endpoint: str
     return { write: directoryWriter(resolve(to)), url: "https://<where you serve that directory>" };
   }
   const place = bucketPlace(to);
-  if (place === undefined) throw new Error(`--to ${to}: no bucket of that form; such as oss://example-mirror/consul`);
-  if (region === undefined) throw new Error(`--region is needed for ${to}, such as --region cn-hangzhou`);
+  if (place === undefined) throw new Misuse(`--to ${to}: no bucket of that form; such as oss://example-mirror/consul`);
+  if (region === undefined) throw new Misuse(`--region is needed for ${to}, such as --region cn-hangzhou`);
   const url = [`https://${place.bucket}.oss-${region}-internal.aliyuncs.com`, place.prefix].filter(Boolean).join("/");
   return { write: await bucketWriter(place, region, endpoint), url };
 }
 
+/** What the command was told; each as its option says. */
+interface Wanted {
+  readonly to?: string | undefined;
+  readonly image?: string | undefined;
+  readonly version: string;
+  readonly arch: string;
+  readonly region?: string | undefined;
+  readonly endpoint?: string | undefined;
+  readonly from: string;
+  readonly "image-from": string;
+}
+
 /**
- * The command.
+ * Copies what is wanted, once all of it has been checked.
  * @param say takes what is under way
  * @param key whose signature is wanted; tests have a key of their own
  * @returns the settings to put into the stack file, one line each
- * @throws one line, before anything was written unless it says so
+ * @throws Misuse where the options are wrong; one line where a copy fails, and nothing was written unless it says so
  */
-export async function mirror(args: readonly string[], say: Progress, key = hashicorpKey): Promise<string[]> {
-  const text = { type: "string" } as const;
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      to: text,
-      image: text,
-      version: { ...text, default: pinnedVersion },
-      arch: { ...text, default: "amd64" },
-      region: text,
-      endpoint: text,
-      from: { ...text, default: stackConfig("local")["consul:downloadMirror"] ?? "" },
-      "image-from": { ...text, default: "docker.io/hashicorp/consul" },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) return [help];
-  const { to, image, version, arch, region, endpoint } = values;
-  if (to === undefined && image === undefined) throw new Error("--to or --image is needed; --help has more");
+export async function mirror(wanted: Partial<Wanted>, say: Progress, key = hashicorpKey): Promise<string[]> {
+  const { to, image, version, arch, region, endpoint, from, "image-from": imageFrom } = { ...usual, ...wanted };
+  if (to === undefined && image === undefined) throw new Misuse("--to or --image is needed; --help has more");
   if (!/^\d+\.\d+\.\d+$/.test(version)) {
-    throw new Error(`--version ${version}: a version such as ${pinnedVersion} is wanted`);
+    throw new Misuse(`--version ${version}: a version such as ${pinnedVersion} is wanted`);
   }
   const refusal = refusedRelease(version);
-  if (refusal !== undefined) throw new Error(`--version ${version}: ${refusal}`);
-  if (!["amd64", "arm64"].includes(arch)) throw new Error(`--arch ${arch}: amd64 or arm64`);
+  if (refusal !== undefined) throw new Misuse(`--version ${version}: ${refusal}`);
+  if (!["amd64", "arm64"].includes(arch)) throw new Misuse(`--arch ${arch}: amd64 or arm64`);
   const settings = version === pinnedVersion ? [] : [`consul:version: ${version}`];
   if (to !== undefined) {
     const { write, url } = await destination(to, region, endpoint);
-    const { files, sum } = await checkedRelease(values.from, version, `linux_${arch}`, key, say);
+    const { files, sum } = await checkedRelease(from, version, `linux_${arch}`, key, say);
     // The checksums come last: whoever reads them finds the zip.
     for (const [name, body] of files) await write(`${version}/${name}`, body);
     say(`${to} has Consul ${version} for linux_${arch}`);
@@ -166,15 +143,67 @@ export async function mirror(args: readonly string[], say: Progress, key = hashi
   }
   if (image !== undefined) {
     const registry = image.replace(/\/$/, "");
-    const digest = await copyImage(`${values["image-from"]}:${version}`, `${registry}/consul:${version}`, say);
+    const digest = await copyImage(`${imageFrom}:${version}`, `${registry}/consul:${version}`, say);
     settings.push(`consul:imageRegistry: ${registry}`, `consul:imageDigest: ${digest}`);
   }
   return settings;
 }
 
-if (require.main === module) {
-  runCommand("mirror", async (args) => {
-    for (const line of await mirror(args, (line) => console.error(line))) console.log(line);
+const usual = {
+  version: pinnedVersion,
+  arch: "amd64",
+  from: stackConfig("local")["consul:downloadMirror"] ?? "",
+  "image-from": "docker.io/hashicorp/consul",
+};
+
+export const task = defineTask({
+  name: "mirror",
+  usage: "-- --to oss://BUCKET/PREFIX|DIRECTORY [--image REGISTRY] [OPTION…]",
+  about: `copies a release of Consul to where the servers reach it, once HashiCorp's signature of
+its checksums has been checked, and prints the settings that go with it. Nothing is written before all has been checked.`,
+  after: `--image alone copies nothing but the image. Credentials for the bucket are those that the cloud's own tools find, for
+registries those of docker login. docs/mainland.md has what the bucket has to allow.`,
+  flags: {
+    to: {
+      type: "string",
+      value: "PLACE",
+      about: "a prefix in an OSS bucket, or a directory that you serve over HTTPS: consul:downloadMirror",
+    },
+    image: {
+      type: "string",
+      value: "REGISTRY",
+      about: "copies the image to REGISTRY/consul:VERSION, for every architecture: consul:imageRegistry",
+    },
+    version: {
+      type: "string",
+      value: "VERSION",
+      about: `of Consul, ${usual.version} unless given`,
+      default: usual.version,
+    },
+    arch: {
+      type: "string",
+      value: "ARCH",
+      about: "amd64 or arm64, of the servers' machines; amd64 unless given",
+      default: usual.arch,
+    },
+    region: { type: "string", value: "REGION", about: "of the bucket, such as cn-hangzhou" },
+    endpoint: { type: "string", value: "URL", about: "of OSS, where it is not https://oss-REGION.aliyuncs.com" },
+    from: {
+      type: "string",
+      value: "URL",
+      about: "another source than HashiCorp's releases; what is there has to have HashiCorp's signature",
+      default: usual.from,
+    },
+    "image-from": {
+      type: "string",
+      value: "NAME",
+      about: `another source than ${usual["image-from"]}`,
+      default: usual["image-from"],
+    },
+  },
+  run: async ({ flags, write }) => {
+    const settings = await mirror(flags, (line) => console.error(line));
+    write(settings.map((line) => `${line}\n`).join(""));
     return 0;
-  });
-}
+  },
+});

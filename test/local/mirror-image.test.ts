@@ -40,7 +40,7 @@ describe("npm run mirror -- --image", function () {
 
   it("copies the image into another registry, and names registry and digest for the settings", async () => {
     const from = `${address}/hashicorp/consul`;
-    const settings = await mirror(["--image", `${address}/ops/`, "--image-from", from], () => undefined);
+    const settings = await mirror({ image: `${address}/ops/`, "image-from": from }, () => undefined);
     const digest = await run("digest", `${from}:${pinnedVersion}`);
     match(digest, /^sha256:[0-9a-f]{64}$/);
     deepEqual(settings, [`consul:imageRegistry: ${address}/ops`, `consul:imageDigest: ${digest}`]);
@@ -50,7 +50,7 @@ describe("npm run mirror -- --image", function () {
   it("says why where there is no such image", async () => {
     const from = `${address}/nobody/consul`;
     await rejects(
-      mirror(["--image", `${address}/ops2`, "--image-from", from], () => undefined),
+      mirror({ image: `${address}/ops2`, "image-from": from }, () => undefined),
       /^Error: cannot copy 127\.0\.0\.1:\d+\/nobody\/consul:\S+ to \S+: .*; does `docker login` know both registries\?$/,
     );
     await rejects(run("digest", `${address}/ops2/consul:${pinnedVersion}`));

@@ -32,9 +32,9 @@ describe("a machine and a mirror of one's own", function () {
   let files: Record<string, Uint8Array>;
   let sum: string;
 
-  const run = (...more: string[]) => {
+  const run = () => {
     const from = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    return mirror(["--to", directory, "--from", from, "--arch", arch, ...more], () => undefined, key);
+    return mirror({ to: directory, from, arch }, () => undefined, key);
   };
   const installed = `/usr/local/lib/consul/versions/${version}/consul`;
 

@@ -7,6 +7,7 @@ import { AddressInfo } from "net";
 import { createMessage, generateKey, readKey, readPrivateKey, sign } from "openpgp";
 import { tmpdir } from "os";
 import { join } from "path";
+import { Misuse } from "../../local/command";
 import { bucketPlace } from "../../local/mirror/bucket";
 import { mirror } from "../../local/mirror/mirror";
 import { checkSignature, hashicorpKey, SigningKey } from "../../local/mirror/signature";
@@ -96,11 +97,11 @@ describe("npm run mirror", function () {
     return `${await listen(server)}/consul`;
   }
 
-  const run = (...args: string[]) => mirror(args, (line) => said.push(line), maker.key);
+  const run = (wanted: Parameters<typeof mirror>[0]) => mirror(wanted, (line) => said.push(line), maker.key);
 
   it("puts a signed release where downloadMirror finds it, and says which settings go with it", async () => {
     const to = join(directory, "new", "consul");
-    deepEqual(await run("--to", to, "--from", await releases()), [
+    deepEqual(await run({ to, from: await releases() }), [
       "consul:downloadMirror: https://<where you serve that directory>",
       `consul:downloadSha256: ${sum}`,
     ]);
@@ -112,7 +113,7 @@ describe("npm run mirror", function () {
   describe("refuses, and writes nothing,", () => {
     const refused = async (why: RegExp, changed: Readonly<Record<string, Uint8Array | undefined>>) => {
       const to = join(directory, "consul");
-      await rejects(run("--to", to, "--from", await releases(changed)), why);
+      await rejects(run({ to, from: await releases(changed) }), why);
       ok(!existsSync(to));
     };
 
@@ -155,10 +156,7 @@ describe("npm run mirror", function () {
     it("an architecture that was not signed for", async () => {
       const only = Buffer.from(`${sum}  ${zipName}\n`);
       const from = await releases({ [sumsName]: only, [`${sumsName}.sig`]: await maker.signed(only) });
-      await rejects(
-        run("--to", directory, "--from", from, "--arch", "arm64"),
-        /has no line for .*arm64\.zip: check --arch/,
-      );
+      await rejects(run({ to: directory, from, arch: "arm64" }), /has no line for .*arm64\.zip: check --arch/);
       deepEqual(readdirSync(directory), []);
     });
 
@@ -212,16 +210,7 @@ describe("npm run mirror", function () {
       endpoint = await listen(server);
     });
     const toBucket = async (changed = {}) =>
-      run(
-        "--to",
-        "oss://example-mirror/consul/",
-        "--region",
-        "cn-hangzhou",
-        "--endpoint",
-        endpoint,
-        "--from",
-        await releases(changed),
-      );
+      run({ to: "oss://example-mirror/consul/", region: "cn-hangzhou", endpoint, from: await releases(changed) });
 
     it("puts zip, checksums and signature there, and names the internal endpoint", async () => {
       deepEqual(await toBucket(), [
@@ -256,15 +245,16 @@ describe("npm run mirror", function () {
   });
 
   it("says in one line what is wrong with the command", async () => {
-    for (const [args, why] of [
-      [[], /^Error: --to or --image is needed; --help has more$/],
-      [["--to", "oss://a_b"], /^Error: --to oss:\/\/a_b: no bucket of that form/],
-      [["--to", "oss://a-mirror"], /^Error: --region is needed for oss:\/\/a-mirror/],
-      [["--to", directory, "--version", "1.22.4"], /^Error: --version 1\.22\.4: HashiCorp took 1\.22\.4 back/],
-      [["--to", directory, "--version", "latest"], /^Error: --version latest: a version such as/],
-      [["--to", directory, "--arch", "mips"], /^Error: --arch mips: amd64 or arm64$/],
+    for (const [wanted, why] of [
+      [{}, /^Error: --to or --image is needed; --help has more$/],
+      [{ to: "oss://a_b" }, /^Error: --to oss:\/\/a_b: no bucket of that form/],
+      [{ to: "oss://a-mirror" }, /^Error: --region is needed for oss:\/\/a-mirror/],
+      [{ to: directory, version: "1.22.4" }, /^Error: --version 1\.22\.4: HashiCorp took 1\.22\.4 back/],
+      [{ to: directory, version: "latest" }, /^Error: --version latest: a version such as/],
+      [{ to: directory, arch: "mips" }, /^Error: --arch mips: amd64 or arm64$/],
     ] as const) {
-      await rejects(run(...args), why);
+      await rejects(run(wanted), why);
+      await rejects(run(wanted), Misuse);
     }
   });
 });
