@@ -158,16 +158,16 @@ const usual = {
 
 export const task = defineTask({
   name: "mirror",
-  usage: "-- --to oss://BUCKET/PREFIX|DIRECTORY [--image REGISTRY] [OPTION…]",
-  about: `copies a release of Consul to where the servers reach it, once HashiCorp's signature of
-its checksums has been checked, and prints the settings that go with it. Nothing is written before all has been checked.`,
+  usage: "-- --to PLACE [OPTION…]",
+  about: `puts a release of Consul where servers reach it
+HashiCorp's signature of its checksums is checked before anything is written. Then the settings are printed that go with it.`,
   after: `--image alone copies nothing but the image. Credentials for the bucket are those that the cloud's own tools find, for
 registries those of docker login. docs/mainland.md has what the bucket has to allow.`,
   flags: {
     to: {
       type: "string",
       value: "PLACE",
-      about: "a prefix in an OSS bucket, or a directory that you serve over HTTPS: consul:downloadMirror",
+      about: "oss://BUCKET/PREFIX, or a directory that you serve over HTTPS: consul:downloadMirror",
     },
     image: {
       type: "string",

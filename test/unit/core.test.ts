@@ -135,7 +135,7 @@ describe("a node's configuration", () => {
 
   it("takes extra settings last, merged into what is there", () => {
     const extra = { limits: { rpc_rate: 50 }, dns_config: { service_ttl: { orders: "30s" } }, retry_interval: "5s" };
-    const described = serverNode({ ...serverConfig, extra }, "CA", secrets, placement, machineLayout("1.22.7"));
+    const described = serverNode({ ...serverConfig, extra }, "CA", secrets, placement, machineLayout("1.22.6"));
     for (const [node, without] of [
       [agent(extra), agent()],
       [described, server()],

@@ -22,7 +22,7 @@ const server = serverNode(
   "CA",
   secrets,
   { name: "consul-1", address: "10.0.0.1" },
-  machineLayout("1.22.7"),
+  machineLayout("1.22.6"),
 );
 const agent = agentNode(
   {
