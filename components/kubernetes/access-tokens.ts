@@ -2,7 +2,7 @@ import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { formerPrefix, grantObjects, grantOwner, Keeper } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
-import { TokenReference } from "./app-environment";
+import { TokenReference } from "./app-access";
 import { randomToken } from "../random";
 import { aclWork, serversJob } from "./job";
 import { base64Values, labelsOf } from "./objects";

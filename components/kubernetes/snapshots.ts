@@ -4,7 +4,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { cronSchedule, Snapshots } from "../../consul/machine/snapshots";
 import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
-import { TokenReference } from "./app-environment";
+import { TokenReference } from "./app-access";
 import { contentNamedConfigMap, labelsOf, noWait } from "./objects";
 import { configMount, Mount, pod, PodMarks, podMetadata, temporaryMount } from "./pod";
 
