@@ -126,7 +126,7 @@ export const ecsServers = block.check(
       if (other.zone !== zone) wrong(["nodes", i, "vswitchId"], accepted);
       const same = `the vSwitch's one CIDR: ${other.key} has ${String(other.cidr)} for it`;
       if (cidr !== undefined && other.cidr !== undefined && other.cidr !== cidr)
-        wrong(["nodes", i, "vswitchCidr"], same);
+        {wrong(["nodes", i, "vswitchCidr"], same);}
     }
   }),
   rule(["ui", "allowedCidrs.api"], ({ ui, allowedCidrs }, { wrong }) => {
