@@ -125,8 +125,9 @@ export const ecsServers = block.check(
       const accepted = `a vSwitch in ${zone}: a vSwitch is in one zone, and ${other.key} has this one in ${other.zone}`;
       if (other.zone !== zone) wrong(["nodes", i, "vswitchId"], accepted);
       const same = `the vSwitch's one CIDR: ${other.key} has ${String(other.cidr)} for it`;
-      if (cidr !== undefined && other.cidr !== undefined && other.cidr !== cidr)
-        {wrong(["nodes", i, "vswitchCidr"], same);}
+      if (cidr !== undefined && other.cidr !== undefined && other.cidr !== cidr) {
+        wrong(["nodes", i, "vswitchCidr"], same);
+      }
     }
   }),
   rule(["ui", "allowedCidrs.api"], ({ ui, allowedCidrs }, { wrong }) => {

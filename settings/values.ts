@@ -134,9 +134,9 @@ export const podMarks = (whose: string) => ({
       rule([], (given, { wrong }) => {
         for (const [key, value] of Object.entries(given)) {
           if (!markKey.test(key)) wrong([key], "a label such as team or example.com/team", key);
-          else if (ownLabel.test(key))
-            {wrong([key], "a label of yours: by this one Kubernetes and this program find pods");}
-          else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
+          else if (ownLabel.test(key)) {
+            wrong([key], "a label of yours: by this one Kubernetes and this program find pods");
+          } else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
         }
       }),
     )
