@@ -8,6 +8,7 @@ import { assess, Reason, Verdict } from "../../consul/quorum";
 import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
+import { Certificates } from "./certificates";
 import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
 import { Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
@@ -19,7 +20,7 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"
   >;
-  readonly trust: Pick<Trust, "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
+  readonly trust: Pick<Trust, "servers" | "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
   /** Milliseconds between two looks at servers that are not ready; 5,000 unless given. */
   readonly pause?: number;
 }
@@ -31,12 +32,14 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
 export class QuorumGate {
   private readonly machines: ServerMachines;
   private readonly change: ServerChange;
+  private readonly certificates: Certificates;
   private readonly pause: number;
 
   constructor(private readonly args: QuorumGateArgs) {
     this.machines = new ServerMachines(args);
     this.pause = args.pause ?? 5_000;
     this.change = new ServerChange({ ...args, pause: this.pause, machines: this.machines });
+    this.certificates = new Certificates({ ...args, pause: this.pause, machines: this.machines });
   }
 
   /**
@@ -160,6 +163,8 @@ export class QuorumGate {
 
   private async update(server: string, before: Tags, { effect, stoppedBy }: Change, wanted: UserData): Promise<void> {
     if (effect === "none") return;
+    // Another authority's certificates have an order among the nodes.
+    if (!this.isNewSigner(before)) await this.certificates.renewExpired();
     const changed = stoppedBy.length > 0 ? stoppedBy.join(", ") : "configuration";
     const gate = () => this.mayGoDown(server, before, changed);
     // A reload needs no gate: nothing goes down. Keys and authorities have an order among the nodes all the same.
