@@ -1,4 +1,4 @@
-import { equal, match, notEqual, ok, rejects } from "assert/strict";
+import { equal, match, notEqual, ok } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
@@ -96,7 +96,6 @@ describe("operations: every server certificate has expired", function () {
     await sleep(5000);
     equal(await leader("server-2"), "");
     await runbook({ "consul:telemetryRetention": "4h" });
-    await restartEach();
   });
 
   it("and all were restarted since, so that there is no leader", async () => {
@@ -104,7 +103,6 @@ describe("operations: every server certificate has expired", function () {
     for (const server of servers) await operations.cluster.restart(server);
     await sleep(5000);
     for (const server of servers) equal(await leader(server), "");
-    await rejects(operations.cluster.api("server-1").get("catalog/nodes"), /No cluster leader/);
     await runbook({ "consul:telemetryRetention": "5h" });
     await operations.cluster.ready();
     await restartEach();
