@@ -142,9 +142,11 @@ export class QuorumGate {
   retire(after: pulumi.Input<unknown>): pulumi.Output<void> {
     const { settings, trust } = this.args;
     const rotated = settings.gossip.generation > 1 || settings.tokens.agentGeneration > 1;
-    if (pulumi.runtime.isDryRun() || !rotated) return pulumi.all([after]).apply(() => undefined);
+    if (pulumi.runtime.isDryRun()) return pulumi.all([after]).apply(() => undefined);
     const { caCertificate, gossipKeys, agentToken } = trust;
     return pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after }).apply(async ({ ca, ...secrets }) => {
+      // A first step that is taken back leaves a key behind, too.
+      if (!rotated && !this.order.toldKeys) return;
       const machines = await this.machines.list();
       const pattern = trustPattern(ca, secrets);
       let late = await this.machines.behind(machines, pattern);

@@ -16,6 +16,9 @@ export interface TrustOrderArgs {
 
 /** The order among the nodes in which gossip keys and authorities change, so that nobody is locked out. */
 export class TrustOrder {
+  /** Whether members were told gossip keys in this `up`: then there may be some that nobody wants any more. */
+  toldKeys = false;
+
   constructor(private readonly args: TrustOrderArgs) {}
 
   /** Whether a server's change is a step of that order. @param before tags of the server's machine */
@@ -66,6 +69,7 @@ export class TrustOrder {
   private async useGossipKeys(peers: readonly Machine[]): Promise<void> {
     const { machines, trust } = this.args;
     await machines.onOne(peers, useGossipKeys(await valueOf(trust.gossipKeys), await valueOf(trust.managementToken)));
+    this.toldKeys = true;
     progress("gossip: every member knows all keys and encrypts with the wanted one");
   }
 }
