@@ -144,7 +144,8 @@ export class QuorumGate {
     const rotated = settings.gossip.generation > 1 || settings.tokens.agentGeneration > 1;
     if (pulumi.runtime.isDryRun()) return pulumi.all([after]).apply(() => undefined);
     const { caCertificate, gossipKeys, agentToken } = trust;
-    return pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after }).apply(async ({ ca, ...secrets }) => {
+    const all = pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after });
+    const retired = all.apply(async ({ ca, ...secrets }) => {
       // A first step that is taken back leaves a key behind, too.
       if (!rotated && !this.order.toldKeys) return;
       const machines = await this.machines.list();
@@ -163,6 +164,8 @@ export class QuorumGate {
         );
       }
     });
+    // The keys are secret, that old ones are gone is not.
+    return pulumi.unsecret(retired);
   }
 
   private async update(server: string, before: Tags, { effect, stoppedBy }: Change, wanted: UserData): Promise<void> {
