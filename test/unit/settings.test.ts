@@ -361,6 +361,11 @@ describe("settings", () => {
       /consul:gate\.skip: "consul-4" - names of consul:servers\.nodes/,
     ],
     [
+      "to skip a majority of the machines",
+      (g) => (g.gate = { skip: ["consul-1", "consul-3"] }),
+      /consul:gate\.skip: \[.*\] - at most 1 of 3 servers: without the others there is no majority, and so no leader; docs\/restore\.md brings back/,
+    ],
+    [
       "to skip a pod that is none",
       (g) => ((g.servers = inCluster() as Given["servers"]), (g.gate = { skip: ["consul-server-3"] })),
       /consul:gate\.skip: "consul-server-3" - consul-server-0, consul-server-1, consul-server-2$/,
