@@ -156,7 +156,10 @@ function explain(doubts: readonly Doubt[], servers: readonly Server[]): string[]
   return [...new Set(doubts.map(([name]) => name))].map((name) => {
     const what = new Set(doubts.filter(([doubted]) => doubted === name).map(([, what]) => what));
     const id = servers.find((server) => server.name === name)?.machine?.id;
-    const remedy = `; it needs a minute after a start, else restart it: \`aliyun ecs RebootInstance --InstanceId ${id ?? ""}\``;
+    const alone = what.has("sees no leader")
+      ? "see that its disk is not full and that the servers reach each other on ports 8300 and 8301 (security group, routes), or "
+      : "";
+    const remedy = `; it needs a minute after a start, else ${alone}restart it: \`aliyun ecs RebootInstance --InstanceId ${id ?? ""}\``;
     return `${name} ${[...what].join(", ")}${id === undefined ? "" : remedy}`;
   });
 }

@@ -12,6 +12,7 @@ import { blackoutDrill } from "./faults/blackout";
 import { leaderDrill } from "./faults/leader";
 import { Drill, Shown } from "./faults/report";
 import { serversDrill } from "./faults/servers";
+import { matrixCommand } from "./matrix/command";
 
 /** Every drill by the name that the command takes, in the order in which they are done. */
 const drills: Readonly<Record<string, Drill>> = {
@@ -27,6 +28,8 @@ const help = `npm run drill [-- [OPTION…] NAME…]   breaks a cluster on this 
 
 ${listed(drills)}
 
+npm run drill -- matrix   every operation with every fault; -- matrix --help says more
+
   --json     one JSON object on standard output at the end, progress on standard error
   --help     show this
 
@@ -34,6 +37,7 @@ All of them unless named; about four minutes on two idle cores. Exit status 1 wh
 Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`;
 
 async function main(args: string[]): Promise<number> {
+  if (args[0] === "matrix") return matrixCommand(args.slice(1));
   const { values, positionals } = parseArgs({
     args,
     options: { json: { type: "boolean", default: false }, help: { type: "boolean", short: "h", default: false } },

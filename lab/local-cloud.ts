@@ -88,18 +88,24 @@ export class LocalCloud implements Cloud {
     return now;
   }
 
-  /** The versions that a machine has: as links, for a machine of the cloud has copies. */
   private install(server: string, args: readonly string[]): Promise<Outcome> {
-    const lib = join(this.cluster.dir, `${server}.lib`);
     const [version = ""] = args;
-    const here = join(lib, "versions", version);
-    if (!this.fetches && !existsSync(here)) {
-      mkdirSync(here, { recursive: true });
-      symlinkSync(this.cluster.consul, join(here, "consul"));
-    }
-    const bin = join(lib, "consul");
+    if (!this.fetches) this.brings(server, version);
     const script = [`set -- ${args.map((arg) => `'${arg}'`).join(" ")}`, readScript("machine/install.sh")].join("\n");
-    return this.shell(server, `export CONSUL_LIB=${lib} CONSUL_BIN=${bin}\n${script}`);
+    const lib = this.libOf(server);
+    return this.shell(server, `export CONSUL_LIB=${lib} CONSUL_BIN=${join(lib, "consul")}\n${script}`);
+  }
+
+  /** A machine has a version: as a link to what the cluster runs, where a machine of the cloud has a copy. */
+  brings(server: string, version: string): void {
+    const directory = join(this.libOf(server), "versions", version);
+    if (existsSync(directory)) return;
+    mkdirSync(directory, { recursive: true });
+    symlinkSync(this.cluster.consul, join(directory, "consul"));
+  }
+
+  private libOf(server: string): string {
+    return join(this.cluster.dir, `${server}.lib`);
   }
 
   /** As converge.sh, for a process. */

@@ -190,7 +190,7 @@ export class Rollout {
 
   private async agent(gate: QuorumGate, name: string): Promise<void> {
     const { cluster } = this;
-    if (!this.files.has(name)) return cluster.start(name);
+    if (!this.files.has(name)) return void cluster.start(name);
     if (this.resting === "") await this.ready(gate);
     this.resting = name;
     await cluster.restart(name);

@@ -12,9 +12,9 @@ export interface Cell {
   readonly fault: string;
   /**
    * done: in spite of the fault. stopped: before anything was lost, with a message that names the remedy, and done
-   * after that. unfit: it makes no sense. failed: none of these.
+   * after that. unfit: it makes no sense. failed: none of these. not run: it cannot run here, or was not yet.
    */
-  readonly outcome: "done" | "stopped" | "unfit" | "failed";
+  readonly outcome: "done" | "stopped" | "unfit" | "failed" | "not run";
   /** The message or the warning, why it makes no sense, or what failed. */
   readonly said: string;
   /** From the fault to the end, without the start of the cluster. */
@@ -28,11 +28,10 @@ export interface Cell {
   readonly lookupsFailed?: number;
 }
 
-/** Minutes that the gate waits before the remedy and after it. */
-const impatient = 0.2;
-const patient = 2;
+/** Minutes that the gate waits (consul:gate.waitMinutes), where a fault does not say otherwise. */
+const patience = 2;
 /** Seconds after which an operation that says nothing has failed. */
-const limit = 150;
+const limit = 240;
 
 /** The reason why a cell makes no sense; undefined where it does. */
 export function unfit(operation: string, fault: string): string | undefined {
@@ -95,7 +94,7 @@ async function under(
   await within(Promise.resolve(fault.inflict(subject)));
   progress("the operation is done");
   subject.warnings.length = 0;
-  subject.rollout.waitMinutes = impatient;
+  subject.rollout.waitMinutes = fault.waitMinutes ?? patience;
   const message = await within(operation.run(subject)).then(
     () => undefined,
     (error: unknown) => oneLine(reason(error)),
@@ -108,7 +107,7 @@ async function under(
     if (!kept) throw new Error(`stopped, and no write is acknowledged: ${message}`);
   }
   progress("the remedy is done");
-  subject.rollout.waitMinutes = patient;
+  subject.rollout.waitMinutes = patience;
   await fault.remedy(subject);
   if (message !== undefined) await within(operation.run(subject));
   progress("all is to be well");

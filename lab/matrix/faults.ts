@@ -5,7 +5,8 @@ import { setTimeout as sleep } from "timers/promises";
 import { once } from "events";
 import type { Cloud } from "../../components/ecs/cloud";
 import { ports } from "../../consul/config";
-import { eventually } from "../healthy";
+import { loadSettings } from "../../settings";
+import { eventually, names } from "../healthy";
 import { Beginning, leftBehind, Subject, victim, victimUser } from "./subject";
 
 /** Something that is wrong when an operation begins, or goes wrong in its middle. */
@@ -16,6 +17,8 @@ export interface Fault {
   readonly beginning?: Beginning;
   /** Whether it takes root on Linux. */
   readonly root?: boolean;
+  /** Minutes that the gate waits while the fault is there (consul:gate.waitMinutes); 2 unless given. */
+  readonly waitMinutes?: number;
   inflict(subject: Subject): Promise<void> | void;
   /** What the message must name. */
   readonly names: RegExp;
@@ -46,6 +49,7 @@ export const faults: Readonly<Record<string, Fault>> = {
   paused: {
     title: "a server paused",
     means: "the leader's process is frozen (`SIGSTOP`): connections stay open, nothing answers",
+    waitMinutes: 0.5,
     inflict: async (subject) => {
       await subject.lead(victim);
       subject.cluster.pause(victim);
@@ -58,6 +62,7 @@ export const faults: Readonly<Record<string, Fault>> = {
     means: "the leader's packets to other nodes and theirs to it are dropped; its own API answers on its machine",
     beginning: { ownUser: true },
     root: true,
+    waitMinutes: 0.5,
     inflict: async (subject) => {
       await subject.lead(victim);
       partition(subject);
@@ -93,6 +98,7 @@ export const faults: Readonly<Record<string, Fault>> = {
     means: "the disk with the leader's data has no byte left",
     beginning: { smallDisk: true },
     root: true,
+    waitMinutes: 0.5,
     inflict: async (subject) => {
       await subject.lead(victim);
       await fill(subject);
@@ -135,13 +141,18 @@ export const faults: Readonly<Record<string, Fault>> = {
   mirror: {
     title: "the mirror gone",
     means: "nobody listens where `consul:downloadMirror` points to",
-    inflict: ({ rollout }) => void (rollout.cloud.fetches = true),
+    inflict: ({ cluster, rollout }) => {
+      // What runs was installed when it came.
+      for (const name of names(cluster, "server")) rollout.cloud.brings(name, loadSettings().version);
+      rollout.cloud.fetches = true;
+    },
     names: /check consul:downloadMirror/,
     remedy: ({ rollout }) => void (rollout.cloud.fetches = false),
   },
   behind: {
     title: "an agents' stack left behind",
     means: "one agent belongs to a stack that nobody updates",
+    waitMinutes: 0.5,
     inflict: ({ rollout }) => void (rollout.elsewhere = [leftBehind]),
     names: /stack|trust the new authority yet/,
     remedy: ({ rollout }) => void (rollout.elsewhere = []),

@@ -32,7 +32,8 @@ export const victim = "server-2";
 export const leftBehind = "agent-2";
 /** User that the victim runs as where it has one of its own. */
 export const victimUser = 5002;
-const diskMegabytes = 64;
+/** Consul keeps 64 MiB for each part of its log. */
+const diskMegabytes = 256;
 
 /** A cluster that an operation and a fault happen to, with clients at its agents. */
 export class Subject {
@@ -218,7 +219,7 @@ function wrapped(dir: string, consul: string): string {
 async function said(script: Promise<unknown>): Promise<void> {
   await script.catch((error: unknown) => {
     const { stderr, message } = error as Error & { stderr?: string };
-    const lines = stderr?.trim().split("\n").slice(-3).join("; ");
-    throw new Error(lines || message, { cause: error });
+    const lines = (stderr ?? "").trim().split("\n").slice(-3).join("; ");
+    throw new Error(lines === "" ? message : lines, { cause: error });
   });
 }
