@@ -6,7 +6,9 @@ import { AclObject } from "../consul/acl";
 import { Command, commandText } from "../consul/machine/commands";
 import { UserData } from "../consul/machine/user-data";
 import { readScript, withApi } from "../consul/scripts";
+import { ApiError } from "../local/api";
 import { Cluster } from "../local/supervisor";
+import { reason } from "./load";
 
 /**
  * Local servers as if they were machines of the cloud: commands that would go through Cloud Assistant are run here,
@@ -120,7 +122,11 @@ export class LocalCloud implements Cloud {
       result = "restarted";
     } else if (before.config !== wanted.config) {
       this.cluster.write(server);
-      await this.cluster.api(server).put("agent/reload");
+      const problem = await this.cluster
+        .api(server)
+        .put("agent/reload")
+        .then(() => "", refusal);
+      if (problem !== "") return { problem, ran: true };
       result = "reloaded";
     }
     this.started(server);
@@ -158,4 +164,10 @@ export class LocalCloud implements Cloud {
       child.stdin.end(here);
     });
   }
+}
+
+/** What converge.sh says where Consul does not reload. */
+function refusal(error: unknown): string {
+  const what = error instanceof ApiError ? "refuses to reload" : "does not answer";
+  return `exit 1: consul-converge: Consul ${what}: ${reason(error)}`;
 }

@@ -91,7 +91,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       subject.cluster.wipe(victim);
     },
     names: /pulumi up --refresh/,
-    remedy: ({ rollout }) => rollout.refresh(),
+    remedy: (subject) => subject.refresh(),
   },
   full: {
     title: "disk full",

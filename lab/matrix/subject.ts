@@ -44,8 +44,13 @@ export class Subject {
   /** How `up` goes: as one command that nobody disturbs, unless a fault says otherwise. */
   how: (up: () => Promise<void>) => Promise<void> = (up) => up();
 
+  /** Settings that differ from the stack's file, as they were when `up` last ended well, and what is to change. */
+  private change: Readonly<Record<string, string | undefined>> = {};
+  private readonly before: { readonly image: string; readonly consul: string };
+
   private constructor(
     readonly cluster: Cluster,
+    private settings: Readonly<Record<string, string | undefined>>,
     /** Three numbers of its addresses. */
     readonly prefix: string,
     /** Milliseconds by which the clock of whoever runs `up` is ahead. */
@@ -54,6 +59,7 @@ export class Subject {
     readonly consul: string,
   ) {
     this.rollout = new Rollout(cluster);
+    this.before = { image: this.rollout.image, consul: cluster.consul };
     this.clients = new Clients(cluster, "web", () => this.rollout.resting);
     const note = (line: string) => Promise.resolve(void this.warnings.push(line));
     Object.assign(pulumi.log, { warn: note, info: () => Promise.resolve() });
@@ -76,10 +82,11 @@ export class Subject {
     const version = earlierVersion ? await versionOf(binary) : wanted.version;
     if (smallDisk) mountDisk(dataOf(dir));
     const clock = { ahead: 0 };
+    const config = { ...onLoopback(prefix, servers, 2), "consul:version": version };
     const cluster = new Cluster({
       dir,
       binary,
-      config: { ...onLoopback(prefix, servers, 2), "consul:version": version },
+      config,
       now: () => new Date(Date.now() + clock.ahead),
     });
     made(cluster);
@@ -94,12 +101,22 @@ export class Subject {
       });
     }
     await healthy(cluster);
-    return new Subject(cluster, prefix, clock, consul);
+    return new Subject(cluster, config, prefix, clock, consul);
   }
 
   /** `pulumi up` with changed settings. */
-  up(change: Readonly<Record<string, string | undefined>> = {}): Promise<void> {
-    return this.how(() => this.rollout.up(change));
+  async up(change: Readonly<Record<string, string | undefined>> = {}): Promise<void> {
+    this.change = change;
+    await this.how(() => this.rollout.up(change));
+    this.settings = { ...this.settings, ...change };
+  }
+
+  /** `pulumi up --refresh` with the settings from before the change: it makes the machines that are missing. */
+  async refresh(): Promise<void> {
+    const { rollout, cluster, settings } = this;
+    [rollout.image, cluster.consul] = [this.before.image, this.before.consul];
+    rollout.refresh();
+    await rollout.up(Object.fromEntries(Object.keys(this.change).map((key) => [key, settings[key]])));
   }
 
   servers(count: number): Record<string, string> {
