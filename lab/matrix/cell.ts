@@ -111,7 +111,10 @@ async function under(
   await fault.remedy(subject);
   if (message !== undefined) await within(operation.run(subject));
   progress("all is to be well");
-  if (operation.finish) await within(operation.finish(subject));
+  if (operation.finish) {
+    await within(subject.rollout.up({})); // a stack that was left behind comes up to the present step first
+    await within(operation.finish(subject));
+  }
   await within(subject.rollout.up({}));
   await healthy(subject.cluster);
   await operation.check(subject);

@@ -1,4 +1,4 @@
-import { interruption, runCommand } from "../../local/command";
+import { interruption } from "../../local/command";
 import type { Cluster } from "../../local/supervisor";
 import { runCell } from "./cell";
 
@@ -26,4 +26,10 @@ async function main([operation = "", fault = "", dir = "", prefix = ""]: string[
   }
 }
 
-runCommand("", main);
+main(process.argv.slice(2)).then(
+  (status) => process.stdout.write("", () => process.exit(status)),
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  },
+);

@@ -173,8 +173,14 @@ export class Subject {
     await said(promisify(execFile)("sh", ["-c", withApi("scripts/acl.sh"), "acl.sh", dir], { env }));
   }
 
-  get snapshots(): string {
-    return join(this.cluster.dir, "snapshots");
+  /** Where servers keep snapshots: on the data disk, as on a machine. */
+  get snapshots(): readonly string[] {
+    const servers = this.cluster.nodes.filter(({ role }) => role === "server");
+    return servers.map(({ name }) => this.snapshotsOf(name));
+  }
+
+  private snapshotsOf(server: string): string {
+    return join(this.dataOf(server), "snapshots");
   }
 
   /** consul-snapshot.service on each server that runs, one after another. @throws what it says where it fails */
@@ -185,6 +191,7 @@ export class Subject {
     writeFileSync(join(bin, "snapshot.sh"), readScript("scripts/snapshot.sh"));
     rmSync(join(bin, "consul"), { force: true });
     symlinkSync(this.consul, join(bin, "consul"));
+    await eventually("the servers have no leader", () => cluster.leaderName()); // no timer runs at the very moment
     for (const { name, address } of cluster.runningNodes.filter(({ role }) => role === "server")) {
       const env = {
         PATH: [bin, process.env.PATH].join(delimiter),
@@ -192,9 +199,7 @@ export class Subject {
         CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
         SNAPSHOT_SERVER: address,
       };
-      // On a machine they lie on the data disk.
-      const directory = name === victim ? join(this.dataOf(name), "snapshots") : this.snapshots;
-      await said(promisify(execFile)("sh", [join(bin, "snapshot.sh"), directory, "3", "6"], { env }));
+      await said(promisify(execFile)("sh", [join(bin, "snapshot.sh"), this.snapshotsOf(name), "3", "6"], { env }));
     }
   }
 
