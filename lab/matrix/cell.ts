@@ -107,6 +107,7 @@ async function under(
     if (!kept) throw new Error(`stopped, and no write is acknowledged: ${message}`);
   }
   progress("the remedy is done");
+  await sleep(200); // what fails unheard belongs to this attempt
   subject.rollout.waitMinutes = patience;
   await fault.remedy(subject);
   if (message !== undefined) await within(operation.run(subject));

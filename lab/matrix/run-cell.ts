@@ -26,6 +26,8 @@ async function main([operation = "", fault = "", dir = "", prefix = ""]: string[
   }
 }
 
+// What an output of Pulumi fails with is told by the output itself; other promises of the output fail unheard.
+process.on("unhandledRejection", () => undefined);
 main(process.argv.slice(2)).then(
   (status) => process.stdout.write("", () => process.exit(status)),
   (error: unknown) => {
