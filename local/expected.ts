@@ -56,8 +56,8 @@ function readable(inputs: Record<string, unknown>): Record<string, unknown> {
 export const task = defineTask({
   name: "expected",
   usage: "",
-  about: `writes test/expected/ anew, what the program makes of each stack file, and what is made from the settings: the
-tables of ${tablesFile} and the schema for editors, ${schemaFile}`,
+  about: `writes test/expected/ anew, what the program makes of each stack file, and what is made from the settings:
+the tables of ${tablesFile} and the schema for editors, ${schemaFile}`,
   after: `Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
 tests compare with them.`,
   flags: {},

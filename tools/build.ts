@@ -1,6 +1,6 @@
 import { execFile, spawn } from "child_process";
 import { createHash } from "crypto";
-import { existsSync } from "fs";
+import { existsSync, rmSync } from "fs";
 import { mkdir, readFile, readdir, rename, rm, writeFile } from "fs/promises";
 import { constants, homedir, setPriority } from "os";
 import { isAbsolute, join } from "path";

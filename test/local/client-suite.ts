@@ -7,7 +7,7 @@ import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { isDeepStrictEqual } from "util";
 import { parse } from "yaml";
-import { appEnvironment, EnvVar, tokenEnvironment } from "../../components/kubernetes/app-environment";
+import { EnvVar } from "../../components/kubernetes/app-access";
 import { appRules, grantObjects } from "../../consul/access";
 import { ports } from "../../consul/config";
 import { Api } from "../../local/api";
@@ -15,7 +15,7 @@ import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { buildExample, Example, NotInstalled } from "../../tools/examples";
 import { ask } from "./dns-client";
-import { get, Pod, podEnvironment } from "./pod";
+import { environmentOf, get, Pod, podEnvironment } from "./pod";
 
 /** An application of examples/, in whatever language. All of them are asked the same. */
 export interface ClientApp {
@@ -115,7 +115,7 @@ export function clientSuite(app: ClientApp): void {
     let pod: Pod;
 
     it("takes its environment from what the Consul stack gives", () => {
-      const given = [...appEnvironment(), ...tokenEnvironment({ secretName: `${name}-consul-token`, key: "token" })];
+      const given = environmentOf(name);
       const same = (one: EnvVar) => given.some((other) => isDeepStrictEqual(one, other));
       deepEqual(
         container.env.filter((variable) => !same(variable)),

@@ -1,14 +1,19 @@
 import { ChildProcess, spawn } from "child_process";
 import { once } from "events";
 import { request } from "http";
-import { appEnvironment, EnvVar, tokenEnvironment } from "../../components/kubernetes/app-environment";
+import { EnvVar } from "../../components/kubernetes/app-access";
+import { appAccess } from "../../components/kubernetes/app-environment";
 
 // Applications as pods have them, as processes: on a node, with an address of their own, and started again when they end.
+
+/** An application as consul:apps makes it. @returns its environment, as a pod spec has it */
+export const environmentOf = (name: string) =>
+  appAccess({ namespace: "shop", secretName: `${name}-consul-token`, key: "token", accessorId: "" }).environment;
 
 /** What the kubelet makes of a container's environment, with this token in the Secret that it names. */
 export function podEnvironment(
   { node, pod, token }: { node: string; pod: string; token: string },
-  variables: readonly EnvVar[] = [...appEnvironment(), ...tokenEnvironment({ secretName: "app", key: "token" })],
+  variables: readonly EnvVar[] = environmentOf("app"),
 ): Record<string, string> {
   const fields: Record<string, string> = { "status.hostIP": node, "status.podIP": pod };
   const expanded: Record<string, string> = {};
