@@ -14,8 +14,8 @@ const words = (catalogue: object) => Object.keys(catalogue).join(", ");
 /** What `npm run drill -- matrix` is, for --help. */
 export const matrixHelp = `npm run drill -- matrix   every operation with every fault, each on a cluster of its own; about two hours on two cores
 
-  operations: ${words(operations)}
-  faults: ${words(faults)}
+  operations   ${words(operations).replace(", more", ",\n               more")}
+  faults       ${words(faults).replace(", clock", ",\n               clock")}
 
 It writes what came of it to docs/faults.md, cell by cell. Faults of the network and of disks need root on Linux. The
 files of a cell that failed stay in .local/matrix.`;
