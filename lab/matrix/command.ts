@@ -33,7 +33,7 @@ export async function runMatrix(flags: Readonly<Record<keyof typeof matrixFlags,
   const jobs = Number(flags.jobs);
   if (!Number.isInteger(jobs) || jobs < 1 || jobs > 50) throw new Misuse("--jobs: a number of cells from 1 to 50");
   await buildTool("porcupine", (line) => console.error(line)); // once, and not in each cell
-  const matrix = new Matrix(join(programDir, ".local", "matrix"), "127.24", (line) => console.error(line));
+  const matrix = new Matrix(join(programDir, ".local", "matrix"), "127.90", (line) => console.error(line));
   const file = join(programDir, "docs", "faults.md");
   const cells = await untilInterrupted(matrix, () =>
     matrix.run(wanted, jobs, (cell) => {

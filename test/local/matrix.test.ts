@@ -28,7 +28,7 @@ const handful: Readonly<Record<string, Cell["outcome"]>> = {
 describe("operations with faults", function () {
   this.timeout("30m");
   const directory = mkdtempSync(join(tmpdir(), "matrix-"));
-  const matrix = new Matrix(directory, "127.36", () => undefined);
+  const matrix = new Matrix(directory, "127.91", () => undefined);
   let cells: ReadonlyMap<string, Cell>;
 
   before(async function () {
