@@ -2,6 +2,7 @@ import { spawn } from "child_process";
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { join } from "path";
 import { Cloud, Machine, Outcome } from "../components/ecs/cloud";
+import { localLayout } from "../components/local/nodes";
 import { AclObject } from "../consul/acl";
 import { Command, commandText } from "../consul/machine/commands";
 import { UserData } from "../consul/machine/user-data";
@@ -152,7 +153,11 @@ export class LocalCloud implements Cloud {
       .replaceAll("/etc/consul.management-token", this.cluster.tokenFile)
       .replaceAll("/usr/local/lib/consul/acl.sh", `sh ${join(this.aclDir, "acl.sh")}`)
       .replaceAll("/etc/consul.acl", this.aclDir)
-      .replaceAll("/run/consul.runs", this.runsFile(server));
+      .replaceAll("/run/consul.runs", this.runsFile(server))
+      .replaceAll("/run/consul.lock", join(this.cluster.dir, `${server}.lock`))
+      .replaceAll("=/etc/consul.d", `=${join(this.cluster.dir, localLayout(server).secretDir)}`)
+      .replaceAll("systemctl reload consul.service", `kill -HUP ${this.cluster.pid(server) ?? 0}`)
+      .replaceAll("systemctl show", "false systemctl show");
     return new Promise((resolve) => {
       const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"] });
       let [output, error] = ["", ""];

@@ -2,8 +2,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { configTags } from "../components/ecs/change";
 import { Cloud } from "../components/ecs/cloud";
 import { QuorumGate } from "../components/ecs/gate";
+import { ServerTrust } from "../components/trust";
 import { renderUserData, UserData } from "../consul/machine/user-data";
-import { stableJson } from "../consul/node";
+import { ConsulNode, stableJson } from "../consul/node";
 import { Cluster } from "../local/supervisor";
 import { loadSettings } from "../settings";
 import { LocalCloud } from "./local-cloud";
@@ -94,12 +95,19 @@ export class Rollout {
       // What the program itself has just read.
       settings: { ...loadSettings(), gate: { waitMinutes: this.waitMinutes, skip: [...this.skip] } },
       trust: {
+        servers: this.servers.map((server) => this.serverTrust(server)),
         caCertificate: pulumi.output(cluster.caCertificate),
         gossipKeys: pulumi.secret(JSON.parse(keyring) as string[]),
         agentToken: pulumi.secret(cluster.agentToken),
         managementToken: pulumi.secret(cluster.managementToken),
       },
     });
+  }
+
+  private serverTrust({ name, files }: ConsulNode): ServerTrust {
+    const file = (end: string) => pulumi.secret(files.find(({ path }) => path.endsWith(end))?.content ?? "");
+    const [cert, key] = [file("/server.pem"), file("/server-key.pem")];
+    return { name, cert, key, agentToken: pulumi.secret("none"), certExpires: pulumi.output("") };
   }
 
   /** As a DaemonSet waits: the agent answers with a leader. And it has brought the catalog up to date. */

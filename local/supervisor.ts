@@ -25,7 +25,7 @@ export interface ClusterOptions {
   readonly binary?: string;
   /** Forget keys and data of earlier starts in this directory. */
   readonly reset?: boolean;
-  /** The clock that certificates are made by; this machine's unless given. */
+  /** The clock that certificates go by when they are made; this machine's unless given. */
   readonly now?: () => Date;
   /** Told when a node ends that nobody here ended, with the reason in one line. */
   readonly onCrash?: (reason: string) => void;
