@@ -1,6 +1,7 @@
 import { dirname } from "path/posix";
 import { z } from "zod";
 import { snapshotMetricsKey } from "../consul/access";
+import { reservedServices } from "../consul/logins";
 import { rule } from "./mistakes";
 import { flag, label, text, whole } from "./values";
 
@@ -14,7 +15,7 @@ const serviceName = text(
   (value) => {
     const name = value.toLowerCase();
     const covers = (service: string) => (name.endsWith("*") ? service.startsWith(name.slice(0, -1)) : service === name);
-    return covers("consul") || covers("consul-members");
+    return reservedServices.some(covers);
   },
 );
 
@@ -30,17 +31,24 @@ const writePrefix = text(
 );
 const keyPrefixes = (of: typeof readPrefix) => z.array(of, { error: "a list of prefixes of keys" }).default([]);
 
+/** What a token may be for, whoever gets it. */
+export const grants = {
+  services: z.array(serviceName, { error: "a list of services" }),
+  kv: z.strictObject({ read: keyPrefixes(readPrefix), write: keyPrefixes(writePrefix) }).prefault({}),
+  policy: text("rules in Consul's policy language").optional(),
+};
+
 const app = z.strictObject({
   /** Names its policy, its token and its Secret, <name>-consul-token. */
   name: label.refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" }),
   /** Namespace that gets the Secret; the application's own, which exists already. */
   namespace: label,
   /** Services it registers: names, or prefixes that end with *. It finds every service anyway. */
-  services: z.array(serviceName, { error: "a list of services" }).default([]),
+  services: grants.services.default([]),
   /** Prefixes of keys it reads, and of keys it writes (and reads). */
-  kv: z.strictObject({ read: keyPrefixes(readPrefix), write: keyPrefixes(writePrefix) }).prefault({}),
+  kv: grants.kv,
   /** More rules in Consul's policy language. */
-  policy: text("rules in Consul's policy language").optional(),
+  policy: grants.policy,
   /** Raise by one to have a new token; the one before stays valid beside it. */
   tokenGeneration: whole(1, 1000).default(1),
   /** Revoke the token of the generation before: once the application runs with the new one; at once for a leak. */
