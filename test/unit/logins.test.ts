@@ -10,11 +10,10 @@ const reviewer = { apiServer: "https://10.16.0.10:6443", caCertificate: "PEM\n",
 const kv = { read: ["config/shop/"], write: [] };
 
 const objectsOf = (...logins: Login[]) =>
-  loginObjects(keeper, logins, reviewer).map(({ file, content }) => ({
-    file,
-    ...(JSON.parse(content) as Record<string, string>),
-  }));
-const rulesOf = (...logins: Login[]) => objectsOf(...logins).filter(({ file }) => file.startsWith("rule."));
+  loginObjects(keeper, logins, reviewer).map(
+    ({ file, content }): Record<string, string> => ({ file, ...(JSON.parse(content) as Record<string, string>) }),
+  );
+const rulesOf = (...logins: Login[]) => objectsOf(...logins).filter(({ file }) => file?.startsWith("rule."));
 
 describe("what lets a service account log in", () => {
   it("is an auth method that asks the cluster's API server, with the mark of the stack that keeps it", () => {
@@ -76,7 +75,7 @@ describe("what lets a service account log in", () => {
 
   it("of those that are listed is a policy each, so that one of them can be taken away with its tokens", () => {
     const objects = objectsOf({ namespace: "pay", serviceAccounts: ["billing", "ledger"], kv });
-    const policies = objects.filter(({ file }) => file.startsWith("policy."));
+    const policies = objects.filter(({ file }) => file?.startsWith("policy."));
     deepEqual(
       policies.map(({ Name }) => Name),
       ["login_59bf7e7e3a24831b_pay_billing", "login_59bf7e7e3a24831b_pay_ledger"],
