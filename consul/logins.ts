@@ -83,7 +83,8 @@ export function loginObjects(keeper: Keeper, logins: readonly Login[], reviewer:
     }
     const all = grant(namespace, [inNamespace], { services: services ?? [], kv, policy });
     if (services !== undefined) return all;
-    const own = [inNamespace, ...reservedServices.map((name) => `serviceaccount.name!="${name}"`)];
+    // Consul writes the name of the service in small letters, however the account's annotation has it.
+    const own = [inNamespace, `serviceaccount.name not matches "(?i)^(${reservedServices.join("|")})$"`];
     return [...all, rule(`${namespace}__own`, own, "service", "${serviceaccount.name}")];
   });
   const Config = {
