@@ -1,7 +1,8 @@
 import * as k8s from "@kubernetes/client-node";
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { ChildProcess, execFile, spawn } from "child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "fs";
+import { stat } from "fs/promises";
 import { tmpdir } from "os";
 import { delimiter, dirname, join } from "path";
 import { promisify } from "util";
@@ -27,14 +28,14 @@ const app = { name: "old-way", namespace: "shop", services: ["old-way"] };
 
 /** Hands out the token that Kubernetes has really made. */
 class WithToken extends FixtureProviders {
-  constructor(private readonly data: Readonly<Record<string, string>> | undefined) {
+  constructor(private readonly data: Readonly<Record<string, string>>) {
     super(prodServersOutputs);
   }
 
   override resource(args: Parameters<FixtureProviders["resource"]>[0]) {
     const made = super.resource(args);
     const { type } = args.inputs as { type?: string };
-    if (type !== "kubernetes.io/service-account-token" || this.data === undefined) return made;
+    if (type !== "kubernetes.io/service-account-token" || this.data.token === undefined) return made;
     return { ...made, state: { ...made.state, data: this.data } };
   }
 }
@@ -46,7 +47,7 @@ describe("logins with the token of a service account", function () {
   let core: k8s.CoreV1Api;
   let cluster: Cluster;
   /** What Kubernetes has put into the reviewer's Secret. */
-  let data: Readonly<Record<string, string>>;
+  let data: Readonly<Record<string, string>> = {};
 
   before(async function () {
     kube = await startKubeOrSkip(this);
@@ -69,7 +70,7 @@ describe("logins with the token of a service account", function () {
       config["consul:apps"] = JSON.stringify([app]);
       config["consul:logins"] = JSON.stringify({ apiServer, namespaces });
     };
-    return (await runFixture("prod", change, new WithToken(data as typeof data | undefined))).resources;
+    return (await runFixture("prod", change, new WithToken(data))).resources;
   }
 
   /** Runs the Job's script as the Job does, with the Job's files. @returns what it says */
@@ -105,7 +106,8 @@ describe("logins with the token of a service account", function () {
 
   /** A token of a service account, as the kubelet asks for one. */
   async function identity(namespace: string, name: string): Promise<string> {
-    const body = { spec: { audiences: [], expirationSeconds: 600 } };
+    const spec = Object.assign(new k8s.V1TokenRequestSpec(), { audiences: [], expirationSeconds: 600 });
+    const body = Object.assign(new k8s.AuthenticationV1TokenRequest(), { spec });
     const { status } = await core.createNamespacedServiceAccountToken({ name, namespace, body });
     ok(status?.token);
     return status.token;
@@ -179,11 +181,12 @@ describe("logins with the token of a service account", function () {
       contexts: [{ name: "reviewer", cluster: kube.kubeconfig.clusters[0]?.name, user: "reviewer" }],
       currentContext: "reviewer",
     });
-    const review = client.makeApiClient(k8s.AuthorizationV1Api);
+    const review = k8s.KubernetesObjectApi.makeApiClient(client);
     const may = async (verb: string, resource: string, namespace = "", group = "") => {
       const resourceAttributes = { verb, resource, namespace, group };
-      const { status } = await review.createSelfSubjectAccessReview({ body: { spec: { resourceAttributes } } });
-      return status?.allowed;
+      const question = { apiVersion: "authorization.k8s.io/v1", kind: "SelfSubjectAccessReview", metadata: {} };
+      const asked = await review.create({ ...question, spec: { resourceAttributes } } as k8s.KubernetesObject);
+      return (asked as { status?: { allowed: boolean } }).status?.allowed;
     };
     equal(await may("create", "tokenreviews", "", "authentication.k8s.io"), true);
     for (const namespace of ["shop", "pay", "reports"]) equal(await may("get", "serviceaccounts", namespace), true);
@@ -320,7 +323,7 @@ describe("logins with the token of a service account", function () {
       const { status } = await apps.readNamespacedDeployment({ name: "orders", namespace: "shop" });
       equal(status?.availableReplicas, 3);
     });
-    const { spec } = (manifests[1] as unknown as k8s.V1Deployment).spec?.template ?? {};
+    const spec = (manifests[1] as unknown as k8s.V1Deployment).spec?.template.spec;
     const run = join(directory, "run");
     for (const name of ["consul", "identity"]) mkdirSync(join(run, name), { recursive: true });
     writeFileSync(join(run, "identity/token"), await identity("shop", "orders"));
@@ -343,7 +346,7 @@ describe("logins with the token of a service account", function () {
       });
     try {
       const sidecar = start(spec?.initContainers?.[0], { CONSUL_LOGIN_METHOD: method });
-      await cluster.until("there is no token", () => Promise.resolve(ok(existsSync(tokenFile))));
+      await cluster.until("there is no token", () => stat(tokenFile));
       equal((statSync(tokenFile).mode & 0o777).toString(8), "640");
       const secret = readFileSync(tokenFile, "utf8").trim();
       const application = start(spec?.containers[0], { CONSUL_HTTP_TOKEN_FILE: tokenFile });
