@@ -125,7 +125,10 @@ describe("logins with the token of a service account", function () {
   /** The secret of a token that a login made, once the agent knows the token. */
   async function secretOf(namespace: string, name: string): Promise<string> {
     const { SecretID } = await loginAs(namespace, name);
-    await cluster.until("the token is not known", () => cluster.api("agent-1", SecretID).get("acl/token/self"));
+    // A follower that the agent asks may not know the token for a second.
+    for (const path of ["acl/token/self", "agent/services"]) {
+      await cluster.until("the token is not known", () => cluster.api("agent-1", SecretID).get(path));
+    }
     return SecretID;
   }
   /** The agent's API with such a token. */
