@@ -6,12 +6,14 @@ import { label, text } from "./values";
 
 const login = z
   .strictObject({
-    /** Namespace of the service accounts; it exists already. */
-    namespace: label,
-    /** Service accounts that may log in; none for all that the namespace has and will have. */
-    serviceAccounts: z.array(label, { error: "a list of service accounts" }).default([]),
-    /** Services that each of them registers; without a value the one that is called like the service account. */
-    services: grants.services.optional(),
+    namespace: label.describe("namespace of the service accounts; it exists already"),
+    serviceAccounts: z
+      .array(label, { error: "a list of service accounts" })
+      .default([])
+      .describe("service accounts that may log in; without any all that the namespace has and will have"),
+    services: grants.services
+      .optional()
+      .describe("services that each registers; without a value the one that is called like the service account"),
     kv: grants.kv,
     policy: grants.policy,
   })
@@ -37,13 +39,15 @@ const login = z
 /** Applications that get their tokens by themselves, with the token of their Kubernetes service account. */
 export const logins = z
   .strictObject({
-    /** URL of the cluster's API server as the Consul servers reach it. */
     apiServer: text(
       "https://<address>:<port> of the cluster's API server, as the Consul servers reach it",
       /^https:\/\/[A-Za-z0-9.-]+(:\d{1,5})?$/,
-    ).optional(),
-    /** Who may log in, and what for. Keep an empty list where there were some: somebody has to take their tokens away. */
-    namespaces: z.array(login, { error: "a list of namespaces" }),
+    )
+      .optional()
+      .describe("URL of the API server as the Consul servers reach it; required but for servers in Kubernetes"),
+    namespaces: z
+      .array(login, { error: "a list of namespaces" })
+      .describe("who may log in, and what for; keep an empty list where there were some"),
   })
   .check(
     rule(["namespaces"], ({ namespaces }, { sound, wrong }) => {
