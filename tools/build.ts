@@ -21,7 +21,8 @@ export type Tool =
   | "promtool"
   | "compose"
   | "actionlint"
-  | "crane";
+  | "crane"
+  | "porcupine";
 
 interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
@@ -60,6 +61,8 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
   crane: { module: "crane", package: "github.com/google/go-containerregistry/cmd/crane" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
+  // A library; what it checks is ours.
+  porcupine: { module: "porcupine", package: "github.com/anishathalye/porcupine", main: "main.go" },
 };
 
 /**
