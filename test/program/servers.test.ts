@@ -217,7 +217,7 @@ describe("servers of the whole program", () => {
       await runFixture("prod");
       await runFixture("prod-agents");
       deepEqual(said, []);
-      const taken = () => said.splice(0).map((line) => line.split(" is ")[0] ?? "");
+      const taken = (): string[] => (said as string[]).splice(0).map((line) => line.split(" is ")[0] ?? "");
       const [mirror, registry] = [
         "consul:downloadMirror https://releases.hashicorp.com/consul",
         "consul:imageRegistry hashicorp",
