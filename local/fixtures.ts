@@ -80,6 +80,7 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   gossipKeys: ["Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM="],
   agentToken: "f1c70e5a-0000-4000-8000-00000000a9e7",
   managementToken: "f1c70e5a-0000-4000-8000-000000003a9a",
+  machineUserData: "",
   appEnvironment: [],
   dnsSnippet: "",
   expiry: { ca: "2036-11-19T00:00:00Z", serverCertificate: "2036-11-21T00:00:00Z", gossipKey: "2036-11-21T00:00:00Z" },
