@@ -16,7 +16,8 @@ fi
 changed=
 while read -r path mode group; do
   cmp -s "$stage$path" "$path" || changed="$changed $path"
-  mkdir -p "${path%/*}"
+  # Others read what is in there: the resolver runs as its own user.
+  [ -d "${path%/*}" ] || install -d -m 0755 "${path%/*}"
   install -m "$mode" -o root -g "$group" "$stage$path" "$path.new"
   mv -f "$path.new" "$path"
 done <"$stage/list"
