@@ -6,8 +6,8 @@ import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
 import { Json } from "./json-schema";
 import { logins } from "./logins";
-import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { machines } from "./machines";
+import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
 import { suggestion } from "./suggestion";
@@ -136,6 +136,7 @@ export const schema = blocks.check(
       ["machines"],
       "only with servers on ECS, this stack's own or those of consul:serversStack: machines join by address",
     );
+  }),
   rule(["servers.platform", "logins.apiServer"], ({ servers, logins }, { wrong }) => {
     if (!logins || logins.apiServer !== undefined || servers?.platform === "kubernetes") return;
     const accepted = "https://<address>:<port> of the cluster's API server, as the Consul servers reach it";
