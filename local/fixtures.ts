@@ -1,5 +1,6 @@
 import { createHash } from "crypto";
 import { tokenUuid } from "../consul/secrets";
+import { secretOutputs } from "../stacks/outputs";
 import { ProgramRun, Providers, runProgram, stackConfig } from "./program";
 
 // The program without any provider: for `npm run preview`, `npm run expected` and the tests.
@@ -39,7 +40,7 @@ export class FixtureProviders implements Providers {
         return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), validityEndTime } };
       }
       case "pulumi:pulumi:StackReference": {
-        const secretOutputNames = ["gossipKey", "gossipKeys", "agentToken", "managementToken"];
+        const secretOutputNames = [...secretOutputs];
         return { id: name, state: { name, outputs: this.stackOutputs, secretOutputNames } };
       }
       case "alicloud:ecs/ecsDisk:EcsDisk":
