@@ -1,10 +1,15 @@
-import { mkdirSync, writeFileSync } from "fs";
+import { mkdirSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
 import { defineTask } from "../../local/command";
 import { programDir } from "../../local/program";
 import { chosen, listed } from "../chosen";
+import type { Timeline } from "../bench/timeline";
 import { architecture } from "./architecture";
+import { leaderKilled, newService, writeGaps } from "./plots";
 import { rollingChange } from "./rolling";
+
+const results = "lab/bench/results.md";
+const read = (file: string) => readFileSync(join(programDir, file), "utf8");
 
 interface Picture {
   readonly title: string;
@@ -27,6 +32,21 @@ export const drawn: Readonly<Record<string, Picture>> = {
       "rolling-change.svg": await rollingChange("en"),
       "rolling-change.zh-CN.svg": await rollingChange("zh-CN"),
     }),
+  },
+  leader: {
+    title: "writes and lookups per second while the leader is killed, as lab/bench/data/timeline.json has them",
+    make: async () => {
+      const timelines = JSON.parse(read("lab/bench/data/timeline.json")) as Timeline[];
+      return { "leader-killed.svg": (await leaderKilled(timelines)).svg };
+    },
+  },
+  gaps: {
+    title: "longest time without a write, per operation, as docs/operations.md and lab/bench/results.md have them",
+    make: async () => ({ "write-gaps.svg": (await writeGaps(read("docs/operations.md"), read(results))).svg }),
+  },
+  agents: {
+    title: "time until every agent sees a new service, as lab/bench/results.md has it",
+    make: async () => ({ "new-service.svg": (await newService(read(results))).svg }),
   },
 };
 
