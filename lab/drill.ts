@@ -81,7 +81,8 @@ export const task = defineTask({
   usage: "[-- [OPTION…] NAME…]",
   about: "breaks a cluster on this machine on purpose and shows what still works",
   before: listed(drills),
-  after: `All of them unless named; .local/drill.html has what came of it, with plots. About four minutes on two idle cores. Exit status 1 where a promise is not kept.
+  after: `All of them unless named; .local/drill.html has what came of it, with plots.
+About four minutes on two idle cores. Exit status 1 where a promise is not kept.
 Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`,
   flags: {
     json: {

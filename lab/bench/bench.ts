@@ -17,6 +17,8 @@ import { Part, writeReport } from "../report";
 
 interface Bench {
   readonly title: string;
+  /** Its picture in docs/pictures/, which npm run pictures makes of the results. */
+  readonly picture?: string;
   readonly run: () => Promise<Measured>;
 }
 
@@ -35,6 +37,7 @@ const benches: Readonly<Record<string, Bench>> = {
   },
   timeline: {
     title: "writes and lookups per second while the leader is killed, beside the Docker walk-through",
+    picture: "leader-killed.svg",
     run: async () => {
       const data = await measureTimeline(await consul(), progress);
       return { text: timelineTable(data), plots: [await leaderKilled(data)], data };
@@ -46,6 +49,7 @@ const benches: Readonly<Record<string, Bench>> = {
   },
   scale: {
     title: "1 to 50 agents, 151 to 5,000 services",
+    picture: "new-service.svg",
     run: async () => {
       const text = await benchScale(await consul(), progress);
       return { text, plots: [await newService(text)] };
@@ -100,10 +104,11 @@ export const task = defineTask({
     void interruption().then(() => process.exit(130));
     const parts: Part[] = [];
     process.setMaxListeners(0); // each cluster has a listener
-    for (const [name, { title, run }] of wanted) {
+    for (const [name, { title, picture, run }] of wanted) {
       const where = machine(); // beforehand: later the load is that of the bench itself
       const { text, plots = [], data } = await run();
-      const section = `## ${name}: ${title}\n\n${text}\n\n${where}\n`;
+      const shown = picture === undefined ? "" : `![${title}](../../docs/pictures/${picture})\n\n`;
+      const section = `## ${name}: ${title}\n\n${shown}${text}\n\n${where}\n`;
       write(`\n${section}\n`);
       parts.push({ title: `${name}: ${title}`, markdown: `${text}\n\n${where}`, plots });
       if (flags.write) keep(name, section);

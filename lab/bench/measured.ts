@@ -6,6 +6,6 @@ export interface Measured {
   readonly text: string;
   /** For the report that people look at. */
   readonly plots?: readonly Plotted[];
-  /** What pictures are made of and no table has, for lab/bench/data/NAME.json. */
+  /** What pictures are made of and no table has, for a file in lab/bench/data. */
   readonly data?: unknown;
 }

@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, writeFileSync } from "fs";
-import { join } from "path";
+import { join, relative } from "path";
 import { defineTask } from "../../local/command";
 import { programDir } from "../../local/program";
 import { chosen, listed } from "../chosen";
@@ -54,18 +54,20 @@ export const pictureDirectory = join(programDir, "docs/pictures");
 
 export const task = defineTask({
   name: "pictures",
-  usage: "[-- NAME…]",
+  usage: "[-- [OPTION…] NAME…]",
   about: "makes the pictures of the documents anew, in docs/pictures/",
   before: listed(drawn),
   after: "All of them unless named.",
-  flags: {},
+  flags: {
+    dir: { type: "string", value: "DIRECTORY", default: pictureDirectory, about: "put them there instead" },
+  },
   takesNames: true,
-  run: async ({ names, write }) => {
-    mkdirSync(pictureDirectory, { recursive: true });
+  run: async ({ flags: { dir }, names, write }) => {
+    mkdirSync(dir, { recursive: true });
     for (const [, { make }] of chosen("picture", drawn, names)) {
       for (const [file, content] of Object.entries(await make())) {
-        writeFileSync(join(pictureDirectory, file), content);
-        write(`docs/pictures/${file}\n`);
+        writeFileSync(join(dir, file), content);
+        write(`${relative(process.cwd(), join(dir, file))}\n`);
       }
     }
     return 0;
