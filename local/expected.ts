@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
 import { stableJson } from "../consul/node";
 import { defineTask } from "./command";
+import { schemaFile, schemaText, tablesFile, tablesText } from "./expected-settings";
 import { environments, runFixture } from "./fixtures";
 import { programDir, ProgramRun, Registered } from "./program";
 
@@ -55,11 +56,19 @@ function readable(inputs: Record<string, unknown>): Record<string, unknown> {
 export const task = defineTask({
   name: "expected",
   usage: "",
-  about: "writes test/expected/ anew: what the program makes of each stack file",
+  about: `writes test/expected/ anew, what the program makes of each stack file, and what is made from the settings:
+the tables of ${tablesFile} and the schema for editors, ${schemaFile}`,
   after: `Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
 tests compare with them.`,
   flags: {},
   run: async ({ write }) => {
+    for (const [file, text] of [
+      [tablesFile, await tablesText()],
+      [schemaFile, await schemaText()],
+    ] as const) {
+      writeFileSync(join(programDir, file), text);
+      write(`${file}: ${String(text.split("\n").length)} lines\n`);
+    }
     for (const environment of environments) {
       const text = expectedText(await runFixture(environment));
       writeFileSync(expectedFile(environment), text);

@@ -1,12 +1,12 @@
 import { execFile, spawn } from "child_process";
 import { createHash } from "crypto";
 import { existsSync, rmSync } from "fs";
-import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "fs/promises";
+import { mkdir, readFile, readdir, rename, rm, writeFile } from "fs/promises";
 import { constants, homedir, setPriority } from "os";
 import { isAbsolute, join } from "path";
 import { createInterface } from "readline";
-import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
+import { lock } from "./lock";
 import { expected, PartsDone, Progress } from "./progress";
 
 /** A program of another project that is built here with Go. */
@@ -50,11 +50,11 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   "kube-scheduler": kubernetes("kube-scheduler"),
   kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
   coredns: { module: "coredns", package: "github.com/coredns/coredns", main: "main.go" },
-  // Without service discovery, which brings the SDK of every cloud; checking rules does not need it.
+  // Without the service discovery that brings the SDK of every cloud; with Consul's, which docs/monitoring.md uses.
   promtool: {
     module: "promtool",
     package: "github.com/prometheus/prometheus/cmd/promtool",
-    tags: "remove_all_sd",
+    tags: "remove_all_sd,enable_consul_sd",
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
@@ -246,49 +246,6 @@ async function go(
 async function removeLeftovers(directory: string): Promise<void> {
   for (const name of await readdir(directory)) {
     if (name.endsWith(".tmp")) await rm(join(directory, name), { recursive: true });
-  }
-}
-
-/**
- * Waits until this process holds the lock. The holder renews the file's time every few seconds, so the lock of a process
- * that is gone ends by itself. Two holders at once would cost a second build and nothing else: each renames its result
- * into place.
- */
-async function lock(file: string, waiting: () => void): Promise<() => Promise<void>> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(file, `${process.pid}\n`, { flag: "wx" });
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-    if (await abandoned(file)) {
-      await rm(file, { force: true });
-    } else {
-      if (attempt % 20 === 0) waiting();
-      await sleep(500);
-    }
-  }
-  const renew = setInterval(() => void utimes(file, new Date(), new Date()).catch(() => undefined), 5_000);
-  const onExit = () => rmSync(file, { force: true });
-  process.once("exit", onExit);
-  return async () => {
-    clearInterval(renew);
-    process.off("exit", onExit);
-    await rm(file, { force: true });
-  };
-}
-
-async function abandoned(file: string): Promise<boolean> {
-  try {
-    const [{ mtimeMs }, text] = await Promise.all([stat(file), readFile(file, "utf8")]);
-    if (Date.now() - mtimeMs > 30_000) return true;
-    const holder = Number(text);
-    if (holder > 0) process.kill(holder, 0);
-    return false;
-  } catch (error) {
-    // ESRCH: the holder is gone. ENOENT: the holder has just given the lock back. EPERM: it lives, as another user.
-    return ["ESRCH", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "");
   }
 }
 
