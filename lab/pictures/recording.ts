@@ -6,7 +6,7 @@ import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { programDir } from "../../local/program";
 import { onLoopback } from "../../local/supervisor";
-import { colours, escaped, of } from "./svg";
+import { Colour, colours, escaped, of } from "./svg";
 
 const [columns, rows] = [112, 30];
 /** Seconds that an overview stays, to be read. */
@@ -87,7 +87,15 @@ async function frames(events: Events): Promise<Frame[]> {
 }
 
 /** Colours of a terminal that are used here, by their numbers. */
-const colourOf = { 1: "pink", 2: "green", 3: "amber", 4: "blue", 5: "pink", 6: "blue", 8: "soft" } as const;
+const colourOf: Readonly<Record<number, Colour>> = {
+  1: "pink",
+  2: "green",
+  3: "amber",
+  4: "blue",
+  5: "pink",
+  6: "blue",
+  8: "soft",
+};
 
 /** Each line of the screen as SVG's tspans. */
 function screen(terminal: Terminal): string[] {
@@ -98,7 +106,7 @@ function screen(terminal: Terminal): string[] {
     for (let x = 0; line !== undefined && x < columns; x++) {
       const cell = line.getCell(x);
       if (!cell || cell.getWidth() === 0) continue;
-      const number = (cell.isFgPalette() ? cell.getFgColor() : -1) as keyof typeof colourOf;
+      const number = cell.isFgPalette() ? cell.getFgColor() : -1;
       const colour = of(cell.isDim() ? "soft" : (colourOf[number] ?? "ink"));
       const text = cell.getChars() || " ";
       const run = runs.at(-1);
