@@ -53,8 +53,8 @@ async function recorded(): Promise<Events> {
     events.push([(Date.now() - began) / 1000, last]);
   });
   try {
-    while (child.exitCode === null && !events.some(([, text]) => text.includes("Ctrl-C stops every node")))
-      await sleep(100);
+    const isUp = () => events.some(([, text]) => text.includes("Ctrl-C stops every node"));
+    while (child.exitCode === null && !isUp()) await sleep(100);
     await sleep(500);
     child.stdin.write("\x03");
     await ended;
