@@ -1,5 +1,6 @@
 import { createHash } from "crypto";
 import { tokenUuid } from "../consul/secrets";
+import { secretOutputs } from "../stacks/outputs";
 import { pinnedVersion, ProgramRun, Providers, runProgram, stackConfig } from "./program";
 
 // The program without any provider: for `npm run preview`, `npm run expected` and the tests.
@@ -39,7 +40,7 @@ export class FixtureProviders implements Providers {
         return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), validityEndTime } };
       }
       case "pulumi:pulumi:StackReference": {
-        const secretOutputNames = ["gossipKey", "gossipKeys", "agentToken", "managementToken"];
+        const secretOutputNames = [...secretOutputs];
         return { id: name, state: { name, outputs: this.stackOutputs, secretOutputNames } };
       }
       case "alicloud:ecs/ecsDisk:EcsDisk":
@@ -95,6 +96,7 @@ export const prodOutputs: Readonly<Record<string, unknown>> = {
   gossipKeys: ["Zml4dHVyZSBnb3NzaXAga2V5IG9mIHRoZSBwcm9kIHM="],
   agentToken: "f1c70e5a-0000-4000-8000-00000000a9e7",
   managementToken: "f1c70e5a-0000-4000-8000-000000003a9a",
+  machineUserData: "",
   appEnvironment: [],
   dnsSnippet: "",
   expiry: { ca: "2036-11-19T00:00:00Z", serverCertificate: "2036-11-21T00:00:00Z", gossipKey: "2036-11-21T00:00:00Z" },

@@ -6,6 +6,7 @@ import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
 import { Json } from "./json-schema";
 import { logins } from "./logins";
+import { machines } from "./machines";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
@@ -64,6 +65,11 @@ const blocks = z.strictObject({
     .optional()
     .describe("another stack that has the servers, organization/project/stack, instead of `servers`"),
   agents: agents.optional().describe("the agents; `{}` is enough in Kubernetes"),
+  machines: machines
+    .optional()
+    .describe(
+      "agents on machines that are no nodes of the cluster: docs/machines.md. Without the block there is no user data for them",
+    ),
   dns: dns.optional().describe("names below .consul in pods: docs/dns.md"),
   apps: apps
     .optional()
@@ -133,6 +139,13 @@ export const schema = blocks.check(
     if (apps !== undefined) wrong(["apps"], accepted("the Secrets with their tokens"));
     if (logins !== undefined) wrong(["logins"], accepted("the service accounts that log in"));
     if (monitoring !== undefined) wrong(["monitoring"], accepted("Prometheus and Grafana"));
+  }),
+  rule(["servers.platform"], ({ servers, machines }, { wrong }) => {
+    if (machines === undefined || servers === undefined || servers.platform === "ecs") return;
+    wrong(
+      ["machines"],
+      "only with servers on ECS, this stack's own or those of consul:serversStack: machines join by address",
+    );
   }),
   rule(["servers.platform", "logins.apiServer"], ({ servers, logins }, { wrong }) => {
     if (!logins || logins.apiServer !== undefined || servers?.platform === "kubernetes") return;

@@ -6,6 +6,7 @@ import { Settings } from "../settings";
 import { createAgents } from "./agents";
 import { createApplications, imageOf } from "./applications";
 import { daysLeft, warnBefore } from "./expiry";
+import { machineUserData } from "./machines";
 import { ConsulOutputs, outputsVersion } from "./outputs";
 import { createServers, serverOutputNames, ServerOutputs } from "./servers";
 
@@ -32,6 +33,7 @@ export function consulStack(settings: Settings, cloud: Cloud): ConsulOutputs {
     consulImage: retired.apply(() => imageOf(settings).name),
     appEnvironment: pulumi.output(appEnvironment()),
     apps,
+    machineUserData: machineUserData(settings, servers),
     dnsSnippet: agents.dnsSnippet,
     expiry,
     daysLeft: expiry.apply(daysLeft),

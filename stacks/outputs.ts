@@ -44,6 +44,8 @@ export interface ConsulOutputs {
    * and the token's public id. Put the id into an annotation of the pods: they roll with the token.
    */
   apps: pulumi.Output<Record<string, AppAccess>>;
+  /** Secret. User data of machines with an agent, which are no nodes of the cluster; empty without consul:machines. */
+  machineUserData: pulumi.Output<string>;
   /** What to put into the cluster's CoreDNS by hand; empty where `up` has done it or there are no agents in Kubernetes. */
   dnsSnippet: pulumi.Output<string>;
   /** When the certificate authority, the first server certificate and the gossip key run out or are due; RFC 3339. */
@@ -58,6 +60,7 @@ export const secretOutputs = [
   "gossipKeys",
   "agentToken",
   "managementToken",
+  "machineUserData",
 ] as const satisfies (keyof ConsulOutputs)[];
 
 /**
@@ -81,6 +84,7 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
     managementToken: true,
     appEnvironment: true,
     apps: true,
+    machineUserData: true,
     dnsSnippet: true,
     expiry: true,
     daysLeft: true,

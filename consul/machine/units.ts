@@ -21,6 +21,34 @@ export function serverUnits(machine: ServerMachine): ConsulFile[] {
   ];
 }
 
+/** What the Consul process on a machine may not do. */
+export const sandbox = `CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=-${dataMount}
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+UMask=0077
+# The metadata service would hand this machine's user data, and its role, to anyone who asks from here.
+IPAddressDeny=100.100.100.200
+`;
+
 function consulUnit(machine: ServerMachine): string {
   const { node, version } = machine;
   return `[Unit]
@@ -52,32 +80,7 @@ Restart=always
 RestartSec=5
 LimitNOFILE=65536
 
-CapabilityBoundingSet=
-NoNewPrivileges=yes
-ProtectSystem=strict
-ReadWritePaths=-${dataMount}
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged
-UMask=0077
-# The metadata service would hand this machine's user data, and its role, to anyone who asks from here.
-IPAddressDeny=100.100.100.200
-
+${sandbox}
 [Install]
 WantedBy=multi-user.target
 `;

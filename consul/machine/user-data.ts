@@ -111,7 +111,7 @@ const packEnd = "END_OF_PACK";
  * Text for a shell, packed: scripts and units are two thirds of the user data, and would not fit with everything on.
  * By a library of a fixed version, so that every version of Node makes the same bytes.
  */
-function packed(text: string): string[] {
+export function packed(text: string): string[] {
   const base64 = Buffer.from(gzipSync(Buffer.from(text), { level: 9, mtime: 0 })).toString("base64");
   return [packStart, ...(base64.match(/.{1,120}/g) ?? []), packEnd, '. "$stage/pack"'];
 }
@@ -151,7 +151,8 @@ function mirrorLine({ downloadMirror, downloadSha256 }: ServerMachine): string {
   return `${[downloadMirror, downloadSha256].filter(Boolean).join(" ")}\n`;
 }
 
-function put(file: ConsulFile): string[] {
+/** Shell commands that stage a file: `put` of the text that they stand in. */
+export function put(file: ConsulFile): string[] {
   const group = file.path.startsWith(`${etcDir}/`) ? "consul" : "root";
   const end = "END_OF_FILE";
   if (file.content.split("\n").includes(end)) throw new Error(`${file.path} has a line ${end}`);

@@ -6,6 +6,7 @@ import { EcsServersSettings } from "../../settings";
 import { committedText, expectedText } from "../../local/expected";
 import { environments, FixtureProviders, prodServersOutputs, runFixture } from "../../local/fixtures";
 import { edit, plain } from "./edit";
+import { secretOutputs } from "../../stacks/outputs";
 
 const ofType = (resources: readonly Registered[], type: string) =>
   resources.filter((resource) => resource.type.endsWith(type));
@@ -38,7 +39,7 @@ describe("the whole program", () => {
       }
       ok(looked > 20);
       for (const [name, { value, secret }] of Object.entries(run.outputs)) {
-        const sensitive = ["gossipKey", "gossipKeys", "agentToken", "managementToken"].includes(name);
+        const sensitive = (secretOutputs as readonly string[]).includes(name);
         equal(secret, sensitive, `output ${name}`);
         if (!sensitive) {
           for (const s of secrets) ok(!JSON.stringify(value).includes(s), `output ${name} holds a secret`);

@@ -1,0 +1,40 @@
+import * as pulumi from "@pulumi/pulumi";
+import { renderAgentUserData } from "../consul/machine/agent-user-data";
+import { Settings } from "../settings";
+import { Servers } from "./servers";
+
+/**
+ * User data of machines with an agent, which other stacks make. Empty where the settings have no block for them.
+ * Servers first: an agent may be older than its servers, not newer.
+ * @returns secret
+ */
+export function machineUserData(settings: Settings, servers: Servers): pulumi.Output<string> {
+  const { machines, agents, version, downloadMirror, downloadSha256, logLevel, telemetryRetention } = settings;
+  if (machines === undefined) return pulumi.secret("");
+  const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
+  const text = pulumi
+    .all([pulumi.output({ datacenter, retryJoin, caCertificate, gossipKeys, agentToken }), servers.ready])
+    .apply(([{ datacenter, retryJoin, caCertificate, ...secrets }]) =>
+      renderAgentUserData({
+        config: {
+          datacenter,
+          retryJoin,
+          logLevel,
+          telemetryRetention,
+          leaveOnStop: machines.leaveOnStop,
+          reconnectTimeout: machines.reconnectTimeout,
+          registerMember: true,
+          recursors: [],
+          listen: [],
+          extra: agents?.extraConfig ?? {},
+        },
+        ca: caCertificate,
+        secrets,
+        version,
+        downloadMirror,
+        downloadSha256,
+        dns: machines.dns,
+      }),
+    );
+  return pulumi.secret(text);
+}
