@@ -96,6 +96,8 @@ const prod = {
   version: "1.22.7",
   downloadMirror: "https://releases.hashicorp.com/consul",
   downloadSha256: "",
+  imageRegistry: "hashicorp",
+  imageDigest: "",
   logLevel: "info",
   raftMultiplier: 1,
   telemetryRetention: "360s",
