@@ -60,6 +60,17 @@ export async function untilInterrupted<T>(
   }
 }
 
+/** Settings as options of a command give them, KEY=VALUE. @throws where one is something else */
+export function configOf(given: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    given.map((one) => {
+      const [, key, value] = /^([^=]+)=(.*)$/s.exec(one) ?? [];
+      if (key === undefined || value === undefined) throw new Error(`--config ${one}: KEY=VALUE is wanted`);
+      return [key.includes(":") ? key : `consul:${key}`, value] as const;
+    }),
+  );
+}
+
 /** Rows of cells as lines with aligned columns. @param gap spaces between the longest cell of a column and the next one */
 export function aligned(rows: readonly (readonly string[])[], gap = 3): string[] {
   const width = (column: number) => Math.max(...rows.map((row) => (row[column] ?? "").length));

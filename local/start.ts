@@ -3,7 +3,7 @@ import { join } from "path";
 import { parseArgs } from "util";
 import { ports } from "../consul/config";
 import { checks, Member } from "./check";
-import { aligned, runCommand, untilInterrupted } from "./command";
+import { aligned, configOf, runCommand, untilInterrupted } from "./command";
 import { programDir } from "./program";
 import { Cluster, Step } from "./supervisor";
 
@@ -56,7 +56,7 @@ async function main(args: string[]): Promise<number> {
   const cluster = new Cluster({
     dir: values.dir ?? join(programDir, ".local", check ? "check" : `cluster-${values.stack}`),
     stack: values.stack,
-    config: Object.fromEntries(values.config.map(setting)),
+    config: configOf(values.config),
     reset: values.reset || check,
     onCrash: (reason) => console.error(reason),
   });
@@ -86,12 +86,6 @@ async function main(args: string[]): Promise<number> {
   if (typeof outcome === "number") return outcome;
   // Ctrl-C is how a cluster that is up comes to its end; a start or a check was cut short.
   return up ? 0 : 130;
-}
-
-function setting(given: string): [string, string] {
-  const [, key, value] = /^([^=]+)=(.*)$/s.exec(given) ?? [];
-  if (key === undefined || value === undefined) throw new Error(`--config ${given}: KEY=VALUE is wanted`);
-  return [key.includes(":") ? key : `consul:${key}`, value];
 }
 
 /**

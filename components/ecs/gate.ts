@@ -9,11 +9,12 @@ import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
 import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
-import { Machine, RefusedError } from "./cloud";
+import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
 import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
+  readonly cloud: Cloud;
   readonly settings: Pick<
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"

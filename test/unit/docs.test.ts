@@ -110,7 +110,7 @@ describe("the documents", () => {
     deepEqual(unknown, []);
   });
 
-  for (const task of ["start", "preview", "tour", "compose", "drill", "bench"]) {
+  for (const task of ["start", "preview", "status", "tour", "compose", "drill", "bench"]) {
     it(`say what npm run ${task} does with --help`, () => {
       const args = ["run", "--silent", task, "--", "--help"];
       match(
@@ -241,7 +241,7 @@ describe("documents and comments", () => {
   });
 
   it("name documents and files of the program that are there", () => {
-    const top = "settings|stacks|components|consul|local|lab|policy|test|docs|monitoring|examples|tools";
+    const top = "settings|stacks|components|consul|local|lab|operate|policy|test|docs|monitoring|examples|tools";
     const path = new RegExp(`(?<![\\w./@-])(?:${top})/[\\w./-]+\\.(?:ts|js|sh|py|md|yaml|json)\\b`, "g");
     const comment = /^\s*(?:\/\/|\*|\/\*|#)|\s\/\/ /;
     // Not in scripts: pods run them with their comments, so that another comment is another ConfigMap and a roll.
