@@ -59,7 +59,7 @@ export async function readStack(given: string, options: StackOptions = {}): Prom
  */
 export async function readSettings(given: string): Promise<Pick<Stack, "settings" | "cloud">> {
   type Entry = { value?: string };
-  const listed = JSON.parse(await pulumiCli("config", "--json", "--show-secrets", "--stack", given)) as object;
+  const listed = await pulumiJson("config", "--json", "--show-secrets", "--stack", given);
   const own = Object.entries(listed as Record<string, Entry>).flatMap(([key, { value }]) =>
     // Keys of this project may come without its name.
     value === undefined ? [] : [[key.includes(":") ? key : `consul:${key}`, value] as const],
@@ -70,9 +70,14 @@ export async function readSettings(given: string): Promise<Pick<Stack, "settings
 
 async function readDeployedStack(given: string, name: string): Promise<Stack> {
   const read = await readSettings(given);
-  const outputs = JSON.parse(
-    await pulumiCli("stack", "output", "--json", "--show-secrets", "--stack", given),
-  ) as Partial<StackOutputs> & { outputsVersion?: number };
+  const outputs = (await pulumiJson(
+    "stack",
+    "output",
+    "--json",
+    "--show-secrets",
+    "--stack",
+    given,
+  )) as Partial<StackOutputs> & { outputsVersion?: number };
   if (outputs.outputsVersion === undefined) throw new Error(`nothing is deployed: run \`pulumi up -s ${given}\` first`);
   if (outputs.outputsVersion !== outputsVersion) {
     throw new Error(`${given} was deployed by another release of this program: run \`pulumi up -s ${given}\` first`);
@@ -105,12 +110,12 @@ function projectDefaults(): Record<string, string> {
   );
 }
 
-/** Runs Pulumi's CLI in the program's directory. @returns what it prints. Secret. @throws its last words */
-async function pulumiCli(...args: string[]): Promise<string> {
+/** Runs Pulumi's CLI in the program's directory. @returns what it answers. Secret. @throws its last words */
+export async function pulumiJson(...args: string[]): Promise<unknown> {
   const options = { cwd: programDir, maxBuffer: 64 << 20, env: { ...process.env, PULUMI_SKIP_UPDATE_CHECK: "true" } };
   try {
     const { stdout } = await promisify(execFile)("pulumi", [...args, "--non-interactive"], options);
-    return stdout;
+    return JSON.parse(stdout) as unknown;
   } catch (error) {
     const { code, stderr = "", message } = error as NodeJS.ErrnoException & { stderr?: string };
     if (code === "ENOENT") {

@@ -5,6 +5,7 @@ import { apps } from "./apps";
 import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
+import { maintenance } from "./maintenance";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
 import { certificates, gossip, tokens } from "./trust";
@@ -51,6 +52,7 @@ const blocks = z.strictObject({
   apps: apps.optional(),
   backups: backups.optional(),
   monitoring: monitoring.optional(),
+  maintenance: maintenance.optional(),
 });
 type Blocks = z.output<typeof blocks>;
 
@@ -178,6 +180,7 @@ export type ClusterSettings = NonNullable<Settings["cluster"]>;
 export type DnsSettings = Settings["dns"];
 export type AppSettings = NonNullable<Settings["apps"]>[number];
 export type BackupsSettings = NonNullable<Settings["backups"]>;
+export type MaintenanceSettings = NonNullable<Settings["maintenance"]>;
 export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
 
 /**

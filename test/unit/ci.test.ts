@@ -93,8 +93,13 @@ describe("the stacks of the pipelines", () => {
 });
 
 describe("the workflows on GitHub", () => {
-  it("are there: a preview of requests, and a deployment of what is merged", () => {
-    deepEqual(workflows.map(({ file }) => file).sort(), ["deploy-stack.yml", "deploy.yml", "preview.yml"]);
+  it("are there: a preview of requests, a deployment of what is merged, and what looks after it", () => {
+    deepEqual(workflows.map(({ file }) => file).sort(), [
+      "deploy-stack.yml",
+      "deploy.yml",
+      "maintain.yml",
+      "preview.yml",
+    ]);
   });
 
   it("use every action at a commit, with the version beside it, or from this repository", () => {
@@ -109,7 +114,13 @@ describe("the workflows on GitHub", () => {
   });
 
   it("give no right by default and each job the least it needs", () => {
-    const allowed = ["contents: read", "id-token: write", "pull-requests: read", "pull-requests: write"];
+    const allowed = [
+      "actions: read",
+      "contents: read",
+      "id-token: write",
+      "pull-requests: read",
+      "pull-requests: write",
+    ];
     for (const { file, workflow } of workflows) deepEqual(workflow.permissions, {}, file);
     for (const { id, job } of jobs) {
       ok(job.permissions, id);
@@ -193,7 +204,10 @@ describe("the pipeline on GitLab", () => {
       },
     ]);
     const up = gitlab[".up"] as unknown as Record<string, unknown>;
-    deepEqual(up.rules, [{ if: "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", when: "manual", allow_failure: false }]);
+    deepEqual(up.rules, [
+      { if: '$CI_PIPELINE_SOURCE == "schedule"', when: "never" },
+      { if: "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", when: "manual", allow_failure: false },
+    ]);
     deepEqual(up.environment, { name: "$STACK" });
     equal(up.interruptible, false);
     equal(up.resource_group, "$STACK");
@@ -254,7 +268,7 @@ describe("the scripts of both", () => {
     );
     deepEqual(
       steps.map(({ id }) => id),
-      ["deploy-stack.yml: plan", "deploy-stack.yml: up", "preview.yml: preview"],
+      ["deploy-stack.yml: plan", "deploy-stack.yml: up", "maintain.yml: maintain", "preview.yml: preview"],
     );
     const config = join(directory, "kubeconfig");
     const env = { RUNNER_TEMP: directory, GITHUB_ENV: join(directory, "env") };
