@@ -68,13 +68,32 @@ export function token(secret: string, description: string, owner: string, grants
   };
 }
 
+/** What Consul's catalog takes for these letters besides their capitals: the dotted I, the Kelvin sign and the long s. */
+const alike: Readonly<Record<string, string>> = { i: "\u0130", k: "\u212a", s: "\u017f" };
+
+/**
+ * Rules that leave nodes readable and no more where every node may be written: whoever steals the agents' token cannot
+ * take over a server's entry. The catalog ignores upper and lower case and rules do not (docs/facts/consul.md), so that
+ * the name alone is not enough: `CONSUL-1` would be the same entry. Each other way to write a name has a first letter that
+ * differs, so a prefix up to and with each such letter stands for all of them: `C`, `cO`, `coN` and so on.
+ */
+function readOnlyNodes(names: readonly string[]): string[] {
+  const spelled = names.flatMap((name) =>
+    Array.from(name).flatMap((letter, i) =>
+      [letter.toUpperCase(), alike[letter] ?? letter]
+        .filter((other) => other !== letter)
+        .map((other) => `node_prefix "${name.slice(0, i)}${other}" { policy = "read" }`),
+    ),
+  );
+  return [...names.map((name) => `node "${name}" { policy = "read" }`), ...new Set(spelled)];
+}
+
 /** Policies and tokens of the servers and agents. */
 export function serverAclObjects(acl: ServerAcl): AclObject[] {
   return [
     policy("agents", "Agents register their own node and read services", owners.cluster, [
       'node_prefix "" { policy = "write" }',
-      // An exact rule wins over the prefix: a stolen agent token cannot take over a server's entry.
-      ...acl.servers.map((server) => `node "${server.node}" { policy = "read" }`),
+      ...readOnlyNodes(acl.servers.map(({ node }) => node)),
       'service_prefix "" { policy = "read" }',
       'service "consul-members" { policy = "write" }',
     ]),

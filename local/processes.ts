@@ -13,10 +13,13 @@ export interface ProcessId {
   readonly identity: string;
 }
 
-/** When a process was started, and its command line; undefined where there is no such process any more. */
+/**
+ * When a process was started; undefined where there is no such process any more. Its command line says nothing: a process
+ * that is being started has none yet.
+ */
 export function identity(pid: number): string | undefined {
   if (process.platform !== "linux") {
-    const { stdout } = spawnSync("ps", ["-o", "lstart=,command=", "-p", String(pid)], { encoding: "utf8" });
+    const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" });
     return stdout.trim() || undefined;
   }
   try {
@@ -25,7 +28,8 @@ export function identity(pid: number): string | undefined {
       .replace(/^.*\) /s, "")
       .split(" ");
     if (fields[0] === "Z") return undefined;
-    return `${fields[19] ?? ""} ${readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim()}`;
+    // Ticks since the boot, and which boot that was.
+    return `${fields[19] ?? ""} ${readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()}`;
   } catch {
     return undefined;
   }

@@ -9,6 +9,7 @@ export const documents = [
   ...readdirSync(join(programDir, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => `docs/${name}`),
+  "examples/network/README.md",
   "examples/stack-typescript/README.md",
   "tools/README.md",
 ].sort();

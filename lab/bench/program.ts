@@ -49,8 +49,12 @@ function figures(all: readonly ProcessRun[]): string {
   return `${spreadOf(cpu, 2)}, ${quantile(memory).toFixed(0)}`;
 }
 
-/** A copy of the program as tutorials have it: whole providers are imported, and tsconfig has no `noCheck`. */
-function defaultWay(): string {
+/**
+ * A copy of the program as tutorials have it: whole providers are imported, and tsconfig has no `noCheck`.
+ * @returns the copy's directory, for the caller to delete
+ * @throws where a file imports a part of a provider in a way that is not translated
+ */
+export function defaultWay(): string {
   const copy = mkdtempSync(join(tmpdir(), "consul-default-"));
   for (const name of ["components", "consul", "settings", "stacks"]) {
     cpSync(join(programDir, name), join(copy, name), { recursive: true });
@@ -75,22 +79,26 @@ function defaultWay(): string {
 const deepImport = /"@pulumi\/(alicloud|kubernetes|random|tls)\//;
 const packages: Record<string, string> = { alicloud: "alicloud", kubernetes: "k8s", random: "random", tls: "tls" };
 
-/** `import { Instance } from "@pulumi/alicloud/ecs/instance"` as `import * as alicloud` and `alicloud.ecs.Instance`. */
+/**
+ * `import { Instance } from "@pulumi/alicloud/ecs/instance"` as `import * as alicloud` and `alicloud.ecs.Instance`;
+ * `import type * as inputs from "@pulumi/kubernetes/types/input"` as `k8s.types.input`.
+ */
 function withNamespaces(source: string): string {
   const seen = new Set<string>();
   return source.replace(
-    /^import (?:type )?\{([^}]+)\} from "@pulumi\/(alicloud|kubernetes|random|tls)\/([\w/]+)";$/gm,
-    (_, names: string, provider: string, path: string) => {
+    /^import (?:type )?(?:\* as (\w+)|\{([^}]+)\}) from "@pulumi\/(alicloud|kubernetes|random|tls)\/([\w/]+)";$/gm,
+    (_, whole: string | undefined, names: string | undefined, provider: string, path: string) => {
       const namespace = packages[provider] ?? provider;
-      const folders = path.split("/").slice(0, -1);
       const all = seen.has(provider) ? [] : [`import * as ${namespace} from "@pulumi/${provider}";`];
       seen.add(provider);
-      const aliases = names
+      const parts = path.split("/");
+      if (whole !== undefined) return [...all, `import ${whole} = ${[namespace, ...parts].join(".")};`].join("\n");
+      const aliases = (names ?? "")
         .split(",")
         .filter((name) => name.trim() !== "")
         .map((name) => {
           const [exported = "", local = exported] = name.trim().split(" as ");
-          return `import ${local} = ${[namespace, ...folders, exported].join(".")};`;
+          return `import ${local} = ${[namespace, ...parts.slice(0, -1), exported].join(".")};`;
         });
       return [...all, ...aliases].join("\n");
     },

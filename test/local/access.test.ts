@@ -382,6 +382,27 @@ describe("tokens for applications, on a real cluster", function () {
     await api.get(`acl/policy/name/${name}`);
   });
 
+  it("of agents write no server's entry in the catalog, in whatever letters its name is written", async () => {
+    const agents = cluster.api("agent-1", cluster.agentToken);
+    type Entry = { Node: string; ID: string; Address: string };
+    const entries = async () =>
+      (await cluster.api("server-1").get<Entry[]>("catalog/nodes")).map(({ Node, Address }) => `${Node} ${Address}`);
+    const before = await entries();
+    const [server] = (await agents.get<Entry[]>("catalog/nodes")).filter(({ Node }) => Node === "server-1");
+    for (const Node of ["server-1", "SERVER-1", "Server-1", "sErver-1", "seRver-1", "serveR-1", "\u017ferver-1"]) {
+      for (const ID of [undefined, server?.ID]) {
+        await refused(agents.put("catalog/register", { Node, ID, Address: "10.6.6.6" }));
+      }
+      await refused(agents.put("catalog/deregister", { Node }));
+      // The long s makes another entry, which would have the server's id.
+      if (/^[ -~]*$/.test(Node)) await refused(agents.put("catalog/deregister", { Node, ServiceID: "consul" }));
+    }
+    deepEqual(await entries(), before);
+    // Their own entries they write all the same, whatever begins like a server's name.
+    await agents.put("catalog/register", { Node: "server-10", Address: "10.0.0.10" });
+    await agents.put("catalog/deregister", { Node: "server-10" });
+  });
+
   it("of servers that are gone are revoked, and never that of a server that runs, not even of one that is down", async () => {
     const gone = serverAclObjects({
       datacenter: "local",

@@ -1,7 +1,9 @@
 import { equal, match, ok } from "assert/strict";
+import { rmSync } from "fs";
 import { stackConfig } from "../../local/program";
 import { FixtureProviders, prodOutputs, runFixture } from "../../local/fixtures";
 import { runProcess } from "../../lab/bench/process";
+import { defaultWay } from "../../lab/bench/program";
 
 describe("the program in its own process, as the Pulumi CLI starts it", function () {
   this.timeout(120_000);
@@ -18,6 +20,18 @@ describe("the program in its own process, as the Pulumi CLI starts it", function
         .sort()
         .join("\n"),
     );
+  });
+
+  it("is the same program in the way of loading that npm run bench compares it with", async () => {
+    const directory = defaultWay();
+    try {
+      const usual = await runProcess("dev", new FixtureProviders(prodOutputs), { directory, pulumiDefault: true });
+      equal(usual.exitCode, 0, usual.log + usual.printed);
+      const ours = await runProcess("dev", new FixtureProviders(prodOutputs));
+      equal([...usual.types].sort().join("\n"), [...ours.types].sort().join("\n"));
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 
   it("ends with every mistake and creates nothing when a setting is wrong", async () => {
