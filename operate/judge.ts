@@ -88,6 +88,9 @@ export function judge(stack: Stack, answers: Answers, now: Date): Status {
     ...answers.servers.flatMap(({ name, facts }) =>
       (facts?.failedUnits ?? []).map((unit) => `${unit} of ${name} has failed: \`journalctl -u ${unit}\` there`),
     ),
+    ...answers.servers
+      .filter(({ facts }) => facts?.version !== undefined && !facts.certificateExpires)
+      .map(({ name }) => `${name} presents no certificate on its HTTPS port`),
     ...countProblems(seen, answers.servers.length),
     ...keyProblems(keys, certificates.warnDays),
     ...(backups && snapshots ? snapshotProblems(snapshots, backups, since(cas), now) : []),

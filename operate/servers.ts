@@ -3,7 +3,7 @@ import { EcsApi } from "../components/ecs/ecs-api";
 import { ServerMachines } from "../components/ecs/machines";
 import { ports } from "../consul/config";
 import { Command, plainCommandText } from "../consul/machine/commands";
-import { dataMount } from "../consul/machine/layout";
+import { aclDir, dataMount, etcDir } from "../consul/machine/layout";
 import { podLayout, serverPods, serverSet } from "../consul/pod/pod";
 import { nodesRunningIn, RunDirectory } from "../local/directory";
 import { execute } from "./execute";
@@ -14,8 +14,13 @@ import type { Stack } from "./stack";
 export interface Servers {
   /** Their names, in the settings' order. */
   readonly names: readonly string[];
-  /** Where a server has its things; "" for what there is not. */
-  readonly places: { readonly data: string; readonly snapshots: string; readonly units: string };
+  /** Where a server has its things; "" for what there is not. `secrets` are the files and directories with secrets. */
+  readonly places: {
+    readonly data: string;
+    readonly snapshots: string;
+    readonly units: string;
+    readonly secrets: readonly string[];
+  };
   /** The machine, pod or process of each; "Running" is what all are meant to be, "missing" where there is none. */
   list(): Promise<Machine[]>;
   /**
@@ -63,7 +68,12 @@ function machineServers(
   const machines = new ServerMachines({ cloud, servers: names, vpcId, tag });
   return {
     names,
-    places: { data: dataMount, snapshots: settings.backups ? `${dataMount}/snapshots` : "", units: "consul*" },
+    places: {
+      data: dataMount,
+      snapshots: settings.backups ? `${dataMount}/snapshots` : "",
+      units: "consul*",
+      secrets: [etcDir, aclDir],
+    },
     list: () => machines.list(),
     run: async (asked, command, seconds = 60) => {
       const ids = asked.map(({ id }) => id);
@@ -87,7 +97,7 @@ function podServers(count: number, cluster: KubectlOptions): Servers {
   return {
     names,
     // The volume of snapshots is the CronJob's alone.
-    places: { data: podLayout.dataDir, snapshots: "", units: "" },
+    places: { data: podLayout.dataDir, snapshots: "", units: "", secrets: [podLayout.secretDir] },
     list: async () => {
       const selector = `app.kubernetes.io/name=consul,app.kubernetes.io/component=server`;
       const { items } = JSON.parse(await kubectl(cluster, ["get", "pods", "-l", selector, "-o", "json"])) as {
@@ -120,7 +130,7 @@ function processServers({ directory = "", name: stack }: Stack, nodes: Nodes): S
   return {
     names: nodes.map(({ name }) => name),
     // Its disk is the whole machine's.
-    places: { data: "", snapshots: "", units: "" },
+    places: { data: "", snapshots: "", units: "", secrets: [] },
     list: () => {
       const running = nodesRunningIn(directory);
       if (!running) return Promise.reject(new Error(`no cluster runs in ${directory}: npm start -- --stack ${stack}`));

@@ -4,12 +4,12 @@
 API_SECONDS=3
 say() { [ -z "$2" ] || echo "$1 $2"; }
 
-host=${CONSUL_HTTP_ADDR#*//}
-# What the server presents: a file may hold one that Consul has not read.
-say certificate "$(curl -skv --max-time 5 -o /dev/null "https://${host%:*}:8501/v1/status/leader" 2>&1 |
-  sed -n 's/^\* *expire date: //p')"
 self=$(api GET agent/self 2>/dev/null) || self=
-say version "$(printf '%s' "$self" | grep -o '"Version":"[^"]*"' | head -n 1 | cut -d '"' -f 4)"
+field() { printf '%s' "$self" | grep -o "\"$1\":\"[^\"]*\"" | head -n 1 | cut -d '"' -f 4; }
+say version "$(field Version)"
+# What the server presents: a file may hold one that Consul has not read.
+[ -z "$self" ] || say certificate "$(curl -skv --max-time 5 -o /dev/null "https://$(field BindAddr):8501/v1/status/leader" 2>&1 |
+  sed -n 's/^\* *expire date: //p')"
 say disk "$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $2, $4 }')"
 [ -z "$2" ] || say snapshot "$(ls -1 "$2" 2>/dev/null | grep '\.snap$' | sort | tail -n 1)"
 metrics=$(api GET 'kv/consul-snapshot/metrics?raw' 2>/dev/null) || metrics=

@@ -110,7 +110,7 @@ describe("the documents", () => {
     deepEqual(unknown, []);
   });
 
-  for (const task of ["start", "preview", "status", "tour", "compose", "drill", "bench"]) {
+  for (const task of ["start", "preview", "status", "debug", "tour", "compose", "drill", "bench"]) {
     it(`say what npm run ${task} does with --help`, () => {
       const args = ["run", "--silent", task, "--", "--help"];
       match(

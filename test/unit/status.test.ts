@@ -14,6 +14,7 @@ import { serversOf } from "../../operate/servers";
 import { readStack, Stack } from "../../operate/stack";
 import { main } from "../../operate/status";
 import { loadSettings } from "../../settings";
+import { fakePulumi } from "../fake-pulumi";
 import { edit } from "../program/edit";
 import { names, wellServers } from "./servers";
 
@@ -157,6 +158,11 @@ describe("the status of a deployment", () => {
       "a certificate that has run out",
       { facts: (name) => (name === "consul-3" ? { certificateExpires: inDays(-1) } : {}) },
       /^the certificate of consul-3 ran out on 2026-11-28T/,
+    ],
+    [
+      "a server without a certificate",
+      { facts: (name) => (name === "consul-3" ? { certificateExpires: undefined } : {}) },
+      /^consul-3 presents no certificate on its HTTPS port$/,
     ],
     [
       "a disk that is nearly full",
@@ -335,15 +341,6 @@ describe("npm run status", () => {
   const path = process.env.PATH;
   let directory: string;
 
-  /** A `pulumi` that has the settings of a stack, secret ones too, and its outputs. */
-  const fakePulumi = (stack: string, outputs: object, script = "") => {
-    const entries = Object.entries(stackConfig(stack)).map(([key, value]) => [key, { value, secret: false }]);
-    writeFileSync(join(directory, "config.json"), JSON.stringify(Object.fromEntries(entries)));
-    writeFileSync(join(directory, "outputs.json"), JSON.stringify(outputs));
-    const cases = `case "$1 $2" in "config --json") cat ${directory}/config.json ;; "stack output") cat ${directory}/outputs.json ;; esac`;
-    writeFileSync(join(directory, "pulumi"), `#!/bin/sh\n${script}\n${cases}\n`);
-    chmodSync(join(directory, "pulumi"), 0o755);
-  };
   const run = async (args: string[], cloud?: AnsweringCloud) => {
     let [out, error] = ["", ""];
     const code = await main(
@@ -376,7 +373,7 @@ describe("npm run status", () => {
   });
 
   it("reads settings and outputs by Pulumi's CLI, asks the machines, and ends with 0, or with 1", async () => {
-    fakePulumi("prod", { ...outputs, caCertificate: await authority(1, -1) });
+    fakePulumi(directory, stackConfig("prod"), { ...outputs, caCertificate: await authority(1, -1) });
     const fakes = { names, version: "1.22.7" };
     const well = await run(["prod", "--json"], new AnsweringCloud(fakes));
     equal(well.error, "");
@@ -395,7 +392,12 @@ describe("npm run status", () => {
   });
 
   it("shows no secret", async () => {
-    fakePulumi("prod", { ...outputs, managementToken: "s3cret-1", agentToken: "s3cret-2", gossipKeys: ["s3cret-3"] });
+    fakePulumi(directory, stackConfig("prod"), {
+      ...outputs,
+      managementToken: "s3cret-1",
+      agentToken: "s3cret-2",
+      gossipKeys: ["s3cret-3"],
+    });
     for (const args of [["prod"], ["prod", "--json"]]) {
       const { out, error } = await run(args, new AnsweringCloud({ names, version: "1.22.7" }));
       ok(!`${out}${error}`.includes("s3cret"));
@@ -410,13 +412,13 @@ describe("npm run status", () => {
     };
     await refused([], /^status: one stack is needed, such as: npm run status -- prod\n$/);
     await refused(["nope"], /^status: there is no Pulumi\.nope\.yaml; stacks with a file are dev, local, /);
-    fakePulumi("prod", {}, 'echo "error: no stack named prod found" >&2; exit 255');
+    fakePulumi(directory, stackConfig("prod"), {}, 'echo "error: no stack named prod found" >&2; exit 255');
     await refused(["prod"], /^status: pulumi config --json: error: no stack named prod found\n$/);
-    fakePulumi("prod", {});
+    fakePulumi(directory, stackConfig("prod"), {});
     await refused(["prod"], /^status: nothing is deployed: run `pulumi up -s prod` first\n$/);
-    fakePulumi("prod", { ...outputs, outputsVersion: 2 });
+    fakePulumi(directory, stackConfig("prod"), { ...outputs, outputsVersion: 2 });
     await refused(["prod"], /was deployed by another release/);
-    fakePulumi("dev", outputs);
+    fakePulumi(directory, stackConfig("dev"), outputs);
     writeFileSync(
       join(directory, "kubectl"),
       '#!/bin/sh\necho "error: context \\"dev\\" does not exist" >&2; exit 1\n',
