@@ -43,7 +43,7 @@ module.exports = tseslint.config(
     files: ["components/**", "stacks/**", "examples/**"],
     rules: { "no-new": "off" },
   },
-  { files: ["local/**", "lab/**", "tools/**", "test/**", "examples/*/app/**"], rules: { "no-console": "off" } },
+  { files: ["local/**", "lab/**", "tools/**", "test/**", "examples/**/*.js"], rules: { "no-console": "off" } },
   { files: short, rules: { "max-lines": ["error", 350], "max-lines-per-function": ["error", 80] } },
   { files: ["**/*.js", "**/*.cjs", "**/*.mjs"], ...tseslint.configs.disableTypeChecked },
 );

@@ -1,3 +1,4 @@
+import { merged } from "./extra-config";
 import { GossipKeys, gossipMark, keyringPaths, keyringText } from "./gossip";
 import { ConsulFile, ConsulNode, NodeLayout, stableJson } from "./node";
 import { digest, uuid } from "./secrets";
@@ -14,6 +15,8 @@ export interface DatacenterConfig {
   readonly retryJoin: readonly string[];
   /** How long metrics are kept for Prometheus, a Go duration; at least twice the scrape interval. */
   readonly telemetryRetention: string;
+  /** Anything else for the node's configuration, merged last (extra-config.ts). */
+  readonly extra: Readonly<Record<string, unknown>>;
 }
 
 export interface ServerConfig extends DatacenterConfig {
@@ -40,8 +43,8 @@ export interface AgentConfig extends DatacenterConfig {
   readonly registerMember: boolean;
   /** Resolvers for names outside Consul's domain; none means such names are refused. */
   readonly recursors: readonly string[];
-  /** Anything else for the agent's configuration, merged last. */
-  readonly extra: Readonly<Record<string, unknown>>;
+  /** Further loopback addresses at which HTTP and DNS answer, beside the node's own address. */
+  readonly listen: readonly string[];
 }
 
 /** Certificate authorities that nodes trust: one, or two while a new one is introduced. PEM. */
@@ -118,7 +121,7 @@ function common(config: DatacenterConfig, layout: NodeLayout) {
 // Token persistence stays off: a token set by hand would outlive the configuration and survive a rotation.
 const acl = { enabled: true, default_policy: "deny", down_policy: "extend-cache", enable_token_persistence: false };
 
-function command(placement: Placement, layout: NodeLayout): string[] {
+function command(placement: Placement, layout: NodeLayout, listen: readonly string[] = []): string[] {
   const dirs = [...new Set([layout.configDir, layout.secretDir])];
   return [
     layout.consul,
@@ -127,7 +130,7 @@ function command(placement: Placement, layout: NodeLayout): string[] {
     `-node=${placement.name}`,
     `-bind=${placement.address}`,
     `-advertise=${placement.address}`,
-    `-client=${placement.address}`,
+    `-client=${[placement.address, ...listen].join(" ")}`,
     ...(placement.id === undefined ? [] : [`-node-id=${placement.id}`]),
   ];
 }
@@ -190,7 +193,12 @@ export function serverPublicFiles(config: ServerConfig, ca: CaBundle, layout: No
     ui_config: { enabled: config.ui },
   };
   return [
-    { path: `${layout.configDir}/consul.json`, mode: "0640", content: stableJson(content), secret: false },
+    {
+      path: `${layout.configDir}/consul.json`,
+      mode: "0640",
+      content: stableJson(merged(content, config.extra)),
+      secret: false,
+    },
     { path: `${layout.configDir}/ca.pem`, mode: "0640", content: ca, secret: false },
   ];
 }
@@ -221,7 +229,7 @@ export function agentNode(
     role: "agent",
     address: placement.address,
     files: [...agentPublicFiles(config, ca, layout), ...agentSecretFiles(ca, secrets, layout)],
-    command: command(placement, layout),
+    command: command(placement, layout, config.listen),
   };
 }
 
@@ -256,7 +264,7 @@ export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: Node
     {
       path: `${layout.configDir}/consul.json`,
       mode: "0644",
-      content: stableJson(merge(content, config.extra)),
+      content: stableJson(merged(content, config.extra)),
       secret: false,
     },
     { path: `${layout.configDir}/ca.pem`, mode: "0644", content: ca, secret: false },
@@ -297,17 +305,4 @@ function keyFiles(content: object, gossipKeys: GossipKeys, layout: NodeLayout): 
     { path: `${layout.secretDir}/secrets.json`, mode: "0640", content: stableJson(content), secret: true },
     { path: keyringPaths(layout).given, mode: "0640", content: keyringText(gossipKeys), secret: true },
   ];
-}
-
-function merge(base: Record<string, unknown>, extra: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const merged = { ...base };
-  for (const [key, value] of Object.entries(extra)) {
-    const old = merged[key];
-    merged[key] = isObject(old) && isObject(value) ? merge(old, value) : value;
-  }
-  return merged;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
 }

@@ -36,6 +36,8 @@ export interface Sample {
   readonly runs: string;
   /** Autopilot's min_quorum; 0 where it is not known. */
   readonly minQuorum: number;
+  /** What systemd says of consul.service, such as start-pre; given where Consul does not answer. */
+  readonly unit?: string;
 }
 
 /** What one server answered: its looks, oldest first, or why there are none. */
@@ -47,6 +49,21 @@ export interface Server {
   readonly machine?: { readonly id: string; readonly status: string } | undefined;
   /** Absent where it was not asked. */
   readonly view?: View | undefined;
+}
+
+/** What is in the way. */
+export interface Reason {
+  /** The server that it is about; "" where it is about all. */
+  readonly server: string;
+  /** A few words that follow the server's name. */
+  readonly what: string;
+  /** What to do about it where it does not pass by itself. */
+  readonly remedy?: string | undefined;
+}
+
+/** A reason in words, without its remedy. */
+export function told({ server, what }: Reason): string {
+  return server === "" ? what : `${server} ${what}`;
 }
 
 export type Verdict =
@@ -62,7 +79,7 @@ export type Verdict =
       readonly minQuorum: number;
     }
   /** `final`: waiting does not help. */
-  | { readonly ok: false; readonly final: boolean; readonly reasons: readonly string[] };
+  | { readonly ok: false; readonly final: boolean; readonly reasons: readonly Reason[] };
 
 /** What `assess` is asked. */
 export interface Question {
@@ -89,7 +106,7 @@ export function assess(all: readonly Server[], { candidate, lost = [], guests = 
     return { ok: false, final: down.some(({ machine }) => isFinal(machine)), reasons: down.map(whyDown) };
   }
   const asked = servers.filter(({ name }) => name !== candidate);
-  const silent = asked.flatMap(({ name, view }) => silence(view).map((what): Doubt => [name, what]));
+  const silent = asked.flatMap(silence);
   // A server that does not answer explains what the others have to say of it.
   const doubts = silent.length > 0 ? silent : asked.flatMap((server) => doubtsOf(server, servers, [...lost], guests));
   if (doubts.length > 0) return { ok: false, final: false, reasons: explain(doubts, servers) };
@@ -100,15 +117,16 @@ export function assess(all: readonly Server[], { candidate, lost = [], guests = 
       ?.raft?.Servers.filter(({ Voter }) => Voter).length ?? 0;
   if (lost.length > 0 && asked.length * 2 <= voters) {
     const left = `${asked.length} of ${voters} servers would be left`;
-    const reasons = [`${candidate ?? "a server"} cannot be spared while ${lost.join(", ")} is lost: ${left}`];
-    return { ok: false, final: true, reasons };
+    const what = `cannot be spared while ${lost.join(", ")} is lost: ${left}`;
+    return { ok: false, final: true, reasons: [{ server: candidate ?? "a server", what }] };
   }
   const last = asked.map(({ view }) => samplesOf(view).at(-1));
   const leaders = [...new Set(last.map((sample) => sample?.leader))];
   const raft = last[0]?.raft?.Servers ?? [];
   const leader = raft.find(({ Address }) => Address === leaders[0])?.Node;
   if (leader === undefined || leaders.length > 1) {
-    return { ok: false, final: false, reasons: [`the servers do not agree on a leader: ${leaders.join(", ")}`] };
+    const what = `the servers do not agree on a leader: ${leaders.join(", ")}`;
+    return { ok: false, final: false, reasons: [{ server: "", what }] };
   }
   return {
     ok: true,
@@ -137,38 +155,50 @@ function isFinal(machine: Server["machine"]): boolean {
   return machine?.status === "Stopped" || machine?.status === "missing";
 }
 
-function whyDown({ name, machine }: Server): string {
+function whyDown({ name, machine }: Server): Reason {
   const { id, status } = machine ?? { id: "", status: "" };
-  if (status === "missing") return `${name} has no machine: ${id}`;
-  const start = status === "Stopped" ? `: start it with \`aliyun ecs StartInstance --InstanceId ${id}\`` : "";
-  return `${name} (${id}) is ${status}${start}`;
+  if (status === "missing") return { server: name, what: `has no machine: ${id}` };
+  const remedy = status === "Stopped" ? `start it: \`aliyun ecs StartInstance --InstanceId ${id}\`` : undefined;
+  return { server: name, what: `(${id}) is ${status}`, remedy };
 }
 
 function samplesOf(view: View | undefined): readonly Sample[] {
   return view && "samples" in view ? view.samples : [];
 }
 
-/** The server that is doubted, and why. */
-type Doubt = readonly [server: string, what: string];
+/** The server that is doubted, and why; where restarting its machine is not what helps, what does. */
+type Doubt = readonly [server: string, what: string, remedy?: string];
 
-/** One line for each doubted server, with what can be done about it. */
-function explain(doubts: readonly Doubt[], servers: readonly Server[]): string[] {
+/** One reason for each doubted server, with what can be done about it. */
+function explain(doubts: readonly Doubt[], servers: readonly Server[]): Reason[] {
   return [...new Set(doubts.map(([name]) => name))].map((name) => {
-    const what = new Set(doubts.filter(([doubted]) => doubted === name).map(([, what]) => what));
+    const own = doubts.filter(([doubted]) => doubted === name);
     const id = servers.find((server) => server.name === name)?.machine?.id;
-    const remedy = `; it needs a minute after a start, else restart it: \`aliyun ecs RebootInstance --InstanceId ${id ?? ""}\``;
-    return `${name} ${[...what].join(", ")}${id === undefined ? "" : remedy}`;
+    const restart = id === undefined ? undefined : `restart it: \`aliyun ecs RebootInstance --InstanceId ${id}\``;
+    const [other] = own.flatMap(([, , remedy]) => remedy ?? []);
+    return { server: name, what: [...new Set(own.map(([, what]) => what))].join(", "), remedy: other ?? restart };
   });
 }
 
+const journal = "its journal says why: `journalctl -u consul -u consul-disk`";
+
+/** Of a machine whose Consul does not answer, by the state of its unit: what goes on there, and what helps. */
+const units: Readonly<Record<string, readonly [what: string, remedy: string]>> = {
+  "start-pre": ["is installing Consul", journal],
+  "auto-restart": ["starts its Consul again and again", journal],
+  dead: ["has not started its Consul yet", journal],
+};
+
 /** Why there is nothing to learn from a server's answer. */
-function silence(view: View | undefined): string[] {
-  if (view === undefined || "problem" in view) return [`does not answer (${view?.problem ?? "not asked"})`];
+function silence({ name, view }: Server): Doubt[] {
+  if (view === undefined || "problem" in view) return [[name, `does not answer (${view?.problem ?? "not asked"})`]];
   const whole = view.samples.filter(({ leader, health, raft, members, self }) =>
     [leader, health, raft, members, self].every((part) => part !== null),
   );
-  if (view.samples.some(({ leader }) => leader === "")) return ["sees no leader"];
-  return whole.length < passes.samples ? ["runs, but its Consul does not answer"] : [];
+  if (view.samples.some(({ leader }) => leader === "")) return [[name, "sees no leader"]];
+  if (whole.length >= passes.samples) return [];
+  const [what, remedy] = units[view.samples.at(-1)?.unit ?? ""] ?? ["runs, but its Consul does not answer"];
+  return [[name, what, remedy]];
 }
 
 /** What speaks against relying on the servers, by one's own account and by what it sees of all. */
@@ -200,7 +230,7 @@ function doubtsOf(
         !guests.includes(Address.split(":")[0] ?? ""),
     );
     for (const { Node, ID } of strangers) {
-      found.push([Node, `is in raft and none of ours: \`consul operator raft remove-peer -id=${ID}\``]);
+      found.push([Node, "is in raft and none of ours", `\`consul operator raft remove-peer -id=${ID}\``]);
     }
     return found;
   });

@@ -1,7 +1,6 @@
 import { rmSync } from "fs";
 import { join } from "path";
-import { parseArgs } from "util";
-import { aligned, runCommand, untilInterrupted } from "../local/command";
+import { aligned, defineTask, showProgress, untilInterrupted } from "../local/command";
 import { programDir } from "../local/program";
 import { Cluster, onLoopback } from "../local/supervisor";
 import { chosen, listed } from "./chosen";
@@ -23,28 +22,10 @@ const drills: Readonly<Record<string, Drill>> = {
   clients: clientsDrill,
 };
 
-const help = `npm run drill [-- [OPTION…] NAME…]   breaks a cluster on this machine on purpose and shows what still works
+const passing = (line: string) => showProgress(line, true);
 
-${listed(drills)}
-
-  --json     one JSON object on standard output at the end, progress on standard error
-  --help     show this
-
-All of them unless named; about four minutes on two idle cores. Exit status 1 where a promise is not kept.
-Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`;
-
-async function main(args: string[]): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args,
-    options: { json: { type: "boolean", default: false }, help: { type: "boolean", short: "h", default: false } },
-    allowPositionals: true,
-  });
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
-  const wanted = chosen("drill", drills, positionals);
-  const { json } = values;
+async function drillAll(names: readonly string[], json: boolean): Promise<number> {
+  const wanted = chosen("drill", drills, names);
   const cluster = new Cluster({
     dir: join(programDir, ".local", "drill"),
     config: onLoopback("127.23.0"),
@@ -53,14 +34,14 @@ async function main(args: string[]): Promise<number> {
   });
   const work = async () => {
     for (const step of cluster.steps()) {
-      progress(step.title);
-      await step.run(progress);
+      passing(step.title);
+      await step.run(showProgress);
     }
     const shown: Record<string, Shown> = {};
     for (const [name, drill] of wanted) {
-      progress(drill.title);
-      shown[name] = await drill.run(cluster, (line) => progress(`${drill.title}: ${line}`));
-      progress("");
+      passing(drill.title);
+      shown[name] = await drill.run(cluster, (line) => passing(`${drill.title}: ${line}`));
+      passing("");
       if (!json) console.log(`\n${drill.title}\n\n${asText(shown[name])}`);
     }
     const broken = Object.values(shown).flatMap((drill) => drill.broken);
@@ -78,14 +59,24 @@ async function main(args: string[]): Promise<number> {
   return 130;
 }
 
-/** Shows how far the drills are: on a terminal in one line that changes, else in a line each. */
-function progress(line: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line.slice(0, process.stderr.columns - 1)}`);
-  else if (line !== "") console.error(line);
-}
-
 function asText({ table, broken }: Shown): string {
   return [...aligned(table).map((row) => `  ${row}`), ...broken.map((promise) => `  BROKEN: ${promise}`)].join("\n");
 }
 
-runCommand("drill", main);
+export const task = defineTask({
+  name: "drill",
+  usage: "[-- [OPTION…] NAME…]",
+  about: "breaks a cluster on this machine on purpose and shows what still works",
+  before: listed(drills),
+  after: `All of them unless named; about four minutes on two idle cores. Exit status 1 where a promise is not kept.
+Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`,
+  flags: {
+    json: {
+      type: "boolean",
+      default: false,
+      about: "one JSON object on standard output at the end, progress on standard error",
+    },
+  },
+  takesNames: true,
+  run: ({ flags: { json }, names }) => drillAll(names, json),
+});

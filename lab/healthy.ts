@@ -1,6 +1,6 @@
 import assert from "assert/strict";
 import { setTimeout as sleep } from "timers/promises";
-import { assess, passes, Sample, Verdict } from "../consul/quorum";
+import { assess, passes, Sample, told, Verdict } from "../consul/quorum";
 import { Api, ApiError } from "../local/api";
 import { untilDone } from "../local/processes";
 import type { Cluster } from "../local/supervisor";
@@ -59,7 +59,9 @@ export async function healthy(cluster: Observed, seconds: number = passes.second
     }
     const since = first(looks).at;
     if (verdict.ok && at - since > seconds * 1000) return (since - began) / 1000;
-    if (!verdict.ok && at - began > 120_000) throw new Error(`the servers are not well: ${verdict.reasons.join("; ")}`);
+    if (!verdict.ok && at - began > 120_000) {
+      throw new Error(`the servers are not well: ${verdict.reasons.map(told).join("; ")}`);
+    }
     await sleep(100);
   }
 }

@@ -2,21 +2,11 @@ import { ChildProcess } from "child_process";
 import { writeFileSync } from "fs";
 import { join, relative } from "path";
 import { createInterface } from "readline/promises";
-import { parseArgs } from "util";
 import { ports } from "../consul/config";
-import { runCommand, untilInterrupted } from "../local/command";
+import { defineTask, showProgress, untilInterrupted } from "../local/command";
 import { programDir } from "../local/program";
 import { Cluster, onLoopback } from "../local/supervisor";
 import { stops } from "./tour/stops";
-
-const help = `npm run tour [-- --yes]   a walk through a cluster of three servers and one client, on this machine
-
-Starts its own cluster, shows each command and its answer, and stops at each step until you press Enter. Every command
-can be typed into another terminal as it stands there.
-
-  --yes            do not stop: for tests, and where there is no terminal
-  --prefix A.B.C   loopback network of its nodes, 127.40.0 unless given
-  --dir DIRECTORY  keep keys, data and logs there instead of .local/tour`;
 
 /** The first lines of an answer, and how many more there are: an answer is to be read, not scrolled past. */
 function shortened(text: string, most = 24): string {
@@ -25,21 +15,14 @@ function shortened(text: string, most = 24): string {
   return [...lines.slice(0, most), ...(rest > 0 ? [`… ${rest} lines more`] : [])].map((line) => `  ${line}`).join("\n");
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      yes: { type: "boolean", default: false },
-      prefix: { type: "string", default: "127.40.0" },
-      dir: { type: "string", default: join(programDir, ".local/tour") },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
-  const { prefix, dir } = values;
+interface TourOptions {
+  /** Do not stop at each step. */
+  readonly yes: boolean;
+  readonly prefix: string;
+  readonly dir: string;
+}
+
+async function tour({ yes, prefix, dir }: TourOptions): Promise<number> {
   const cluster = new Cluster({
     dir,
     reset: true,
@@ -49,7 +32,7 @@ async function main(args: string[]): Promise<number> {
   const children: ChildProcess[] = [];
   const walk = async () => {
     for (const step of cluster.steps()) {
-      const said = await step.run((line) => console.error(`  ${line}`));
+      const said = await step.run((line, passing) => showProgress(`  ${line}`, passing));
       console.error(`+ ${step.title}${said ? `: ${said}` : ""}`);
     }
     writeFileSync(join(cluster.dir, "header"), `X-Consul-Token: ${cluster.managementToken}\n`, { mode: 0o600 });
@@ -58,7 +41,7 @@ async function main(args: string[]): Promise<number> {
     console.log(`  export CONSUL_HTTP_ADDR=http://${prefix}.21:${ports.http} CONSUL_HTTP_TOKEN_FILE=${file}`);
     const all = stops(cluster, await cluster.leaderName(), (child) => children.push(child));
     for (const [i, { title, text, commands }] of all.entries()) {
-      await pause(values.yes);
+      await pause(yes);
       console.log(`\n${i + 1}. ${title}\n${text}`);
       for (const { shown, run } of commands) {
         console.log(`\n$ ${typeof shown === "string" ? shown : shown()}`);
@@ -84,4 +67,25 @@ async function pause(yes: boolean): Promise<void> {
   await terminal.question("\nEnter to go on ").finally(() => terminal.close());
 }
 
-runCommand("tour", main);
+export const task = defineTask({
+  name: "tour",
+  about: "a walk through a cluster of three servers and one client, on this machine",
+  before: `Starts its own cluster, shows each command and its answer, and stops at each step until you press Enter. Every command
+can be typed into another terminal as it stands there.`,
+  flags: {
+    yes: { type: "boolean", default: false, about: "do not stop: for tests, and where there is no terminal" },
+    prefix: {
+      type: "string",
+      value: "A.B.C",
+      default: "127.40.0",
+      about: "loopback network of its nodes, 127.40.0 unless given",
+    },
+    dir: {
+      type: "string",
+      value: "DIRECTORY",
+      default: join(programDir, ".local/tour"),
+      about: "keep keys, data and logs there instead of .local/tour",
+    },
+  },
+  run: ({ flags }) => tour(flags),
+});

@@ -1,6 +1,5 @@
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from "fs";
 import { basename, join, relative } from "path";
-import { parseArgs } from "util";
 import { stringify } from "yaml";
 import { localLayout } from "../components/local/nodes";
 import { AclObject } from "../consul/acl";
@@ -8,20 +7,12 @@ import { ports } from "../consul/config";
 import { ConsulFile, ConsulNode } from "../consul/node";
 import { leaderProbe, podCommand, podLayout } from "../consul/pod/pod";
 import { withApi } from "../consul/scripts";
-import { runCommand } from "./command";
+import { defineTask, Misuse } from "./command";
 import { wantedConsul } from "./consul-binary";
 import { describeCluster, Description } from "./description";
 import { programDir, stackConfig } from "./program";
 import { LocalProviders } from "./providers";
 import { onLoopback } from "./supervisor";
-
-const help = `npm run compose [-- OPTION…]   writes a Compose project: three servers and a client in containers
-
-Then, in its directory: docker compose up --wait. The UI is on http://127.0.0.1:8500/ui, on this machine alone.
-
-  --dir DIRECTORY   where to write it and keep its keys; .local/compose unless given
-  --subnet A.B.C    network of the containers, a /24; 172.28.5 unless given
-  --reset           forget the keys of earlier times (and \`docker compose down --volumes\` the data that goes with them)`;
 
 /**
  * The same node in a container. A node is text: the directories and the address of this machine in it are replaced by
@@ -168,43 +159,59 @@ export function writeProject(dir: string, { compose, files }: Project): void {
   );
 }
 
-/** Runs the program for three servers and a client and writes what it describes. @returns the nodes, in containers */
-export async function main(args: string[], write: (text: string) => void): Promise<readonly ConsulNode[]> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      dir: { type: "string", default: join(programDir, ".local/compose") },
-      subnet: { type: "string", default: "172.28.5" },
-      reset: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) {
-    write(`${help}\n`);
-    return [];
-  }
-  const { dir, subnet } = values;
-  if (!/^(10|172|192)(\.\d{1,3}){2}$/.test(subnet)) {
-    throw new Error(`--subnet ${subnet}: three numbers of a private network are wanted, such as 172.28.5`);
-  }
-  if (values.reset) rmSync(dir, { recursive: true, force: true });
+/**
+ * Runs the program for three servers and a client and writes what it describes.
+ * @param dir where to write it, and where its keys are kept
+ * @param subnet three numbers of the containers' network, a /24
+ * @returns the nodes, in containers
+ */
+export async function compose(dir: string, subnet: string): Promise<readonly ConsulNode[]> {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const prefix = "127.22.0";
   const config = { ...stackConfig("local"), ...onLoopback(prefix, 3, 1) };
   const described = await describeCluster("local", config, new LocalProviders(join(dir, "state.json")));
   const nodes = described.nodes.map((node) => inContainer(node, prefix, subnet));
   writeProject(dir, composeProject({ ...described, nodes }, wantedConsul(config).version, subnet));
-  const shown = relative(process.cwd(), dir) || ".";
-  write(`${shown}/compose.yaml: ${nodes.map(({ name, address }) => `${name} ${address}`).join(", ")}
-  cd ${shown} && docker compose up --wait
-  the UI: http://127.0.0.1:${ports.http}/ui, with the token in ${shown}/secrets/acl-management-token
-`);
   return nodes;
 }
 
-if (require.main === module) {
-  runCommand("compose", async (args) => {
-    await main(args, (text) => process.stdout.write(text));
+const usual = { dir: join(programDir, ".local/compose"), subnet: "172.28.5" };
+
+export const task = defineTask({
+  name: "compose",
+  about: "writes a Compose project: three servers and a client in containers",
+  before:
+    "Then, in its directory: docker compose up --wait. The UI is on http://127.0.0.1:8500/ui, on this machine alone.",
+  flags: {
+    dir: {
+      type: "string",
+      value: "DIRECTORY",
+      default: usual.dir,
+      about: "where to write it and keep its keys; .local/compose unless given",
+    },
+    subnet: {
+      type: "string",
+      value: "A.B.C",
+      default: usual.subnet,
+      about: `network of the containers, a /24; ${usual.subnet} unless given`,
+    },
+    reset: {
+      type: "boolean",
+      default: false,
+      about: "forget the keys of earlier times (and `docker compose down --volumes` the data that goes with them)",
+    },
+  },
+  run: async ({ flags: { dir, subnet, reset }, write }) => {
+    if (!/^(10|172|192)(\.\d{1,3}){2}$/.test(subnet)) {
+      throw new Misuse(`--subnet ${subnet}: three numbers of a private network are wanted, such as ${usual.subnet}`);
+    }
+    if (reset) rmSync(dir, { recursive: true, force: true });
+    const nodes = await compose(dir, subnet);
+    const shown = relative(process.cwd(), dir) || ".";
+    write(`${shown}/compose.yaml: ${nodes.map(({ name, address }) => `${name} ${address}`).join(", ")}
+  cd ${shown} && docker compose up --wait
+  the UI: http://127.0.0.1:${ports.http}/ui, with the token in ${shown}/secrets/acl-management-token
+`);
     return 0;
-  });
-}
+  },
+});

@@ -7,6 +7,7 @@ import { homedir } from "os";
 import { delimiter, dirname, join, resolve } from "path";
 import { promisify } from "util";
 import { buildTool, cacheHome } from "../tools/build";
+import type { Progress } from "../tools/progress";
 
 /** Which Consul is wanted: the settings of the same names. */
 export interface Wanted {
@@ -28,7 +29,7 @@ export function wantedConsul(config: Readonly<Record<string, string>>): Wanted {
 /** What finding a binary depends on besides what is wanted; tests have other surroundings. */
 export interface Surroundings {
   readonly env: NodeJS.ProcessEnv;
-  readonly progress: (line: string) => void;
+  readonly progress: Progress;
   /** Builds Consul and returns the path of the binary. */
   readonly build: () => Promise<string>;
   /** Milliseconds until a mirror that does not answer is given up. */
@@ -66,8 +67,9 @@ export async function findConsul(wanted: Wanted, given: Partial<Surroundings> = 
     await writeFile(`${kept}.${process.pid}`, released);
     await chmod(`${kept}.${process.pid}`, 0o755);
   } else {
+    progress(elsewhere);
     const built = await build().catch((error: unknown) => {
-      throw new Error(wrong + (error as Error).message, { cause: error });
+      throw new Error(`${wrong}${(error as Error).message}; ${elsewhere}`, { cause: error });
     });
     await mustBe(built, "the Consul that tools/consul/go.mod pins", version);
     await symlink(built, `${kept}.${process.pid}`);
@@ -75,6 +77,11 @@ export async function findConsul(wanted: Wanted, given: Partial<Surroundings> = 
   await rename(`${kept}.${process.pid}`, kept);
   return kept;
 }
+
+/** What spares somebody the build, where the releases are not reached. */
+const elsewhere =
+  "a release is quicker than a build: npm start -- --config downloadMirror=URL takes one from a mirror that this machine " +
+  "reaches, CONSUL_BIN=FILE names one that is here";
 
 /** The version a binary says it is, such as 1.22.7. */
 export async function versionOf(binary: string): Promise<string> {
@@ -111,7 +118,7 @@ export function findOnPath(name: string, path = process.env.PATH ?? ""): string 
 async function download(
   { version, downloadMirror, downloadSha256 }: Wanted,
   timeout: number,
-  progress: (line: string) => void,
+  progress: Progress,
 ): Promise<Uint8Array | undefined> {
   const architecture = { x64: "amd64", arm64: "arm64" }[process.arch as string] ?? process.arch;
   const zip = `consul_${version}_${process.platform}_${architecture}.zip`;
@@ -124,7 +131,7 @@ async function download(
     const own = process.platform === "linux" && architecture === "amd64" ? downloadSha256 : "";
     wantedSum = own || lineFor(zip, Buffer.from(sums).toString());
     if (wantedSum === undefined) throw new Error(`its SHA256SUMS has no line for ${zip}`);
-    body = await fetched(`${base}/${zip}`, timeout, (share) => progress(`${zip} ${share}`));
+    body = await fetched(`${base}/${zip}`, timeout, (share) => progress(`${zip} ${share}`, true));
   } catch (error) {
     const { message, cause } = error as Error & { cause?: Error };
     progress(`no release from ${base} (${cause?.message ?? message})`);

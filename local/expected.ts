@@ -1,16 +1,11 @@
 import { readableUserData } from "../consul/machine/user-data";
 import { existsSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
-import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
-import { runCommand } from "./command";
+import { defineTask } from "./command";
+import { schemaFile, schemaText, tablesFile, tablesText } from "./expected-settings";
 import { environments, runFixture } from "./fixtures";
 import { programDir, ProgramRun, Registered } from "./program";
-
-const help = `npm run expected   writes test/expected/ anew: what the program makes of each stack file
-
-Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
-tests compare with them.`;
 
 /** The file with the committed resources of one environment. */
 function expectedFile(environment: string): string {
@@ -58,18 +53,27 @@ function readable(inputs: Record<string, unknown>): Record<string, unknown> {
   return { ...inputs, userData: text.split("\n") };
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({ args, options: { help: { type: "boolean", short: "h", default: false } } });
-  if (values.help) {
-    console.log(help);
+export const task = defineTask({
+  name: "expected",
+  usage: "",
+  about: `writes test/expected/ anew, what the program makes of each stack file, and what is made from the settings:
+the tables of ${tablesFile} and the schema for editors, ${schemaFile}`,
+  after: `Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
+tests compare with them.`,
+  flags: {},
+  run: async ({ write }) => {
+    for (const [file, text] of [
+      [tablesFile, await tablesText()],
+      [schemaFile, await schemaText()],
+    ] as const) {
+      writeFileSync(join(programDir, file), text);
+      write(`${file}: ${String(text.split("\n").length)} lines\n`);
+    }
+    for (const environment of environments) {
+      const text = expectedText(await runFixture(environment));
+      writeFileSync(expectedFile(environment), text);
+      write(`test/expected/${environment}.json: ${String(text.split("\n").length)} lines\n`);
+    }
     return 0;
-  }
-  for (const environment of environments) {
-    const text = expectedText(await runFixture(environment));
-    writeFileSync(expectedFile(environment), text);
-    console.log(`test/expected/${environment}.json: ${String(text.split("\n").length)} lines`);
-  }
-  return 0;
-}
-
-if (require.main === module) runCommand("expected", main);
+  },
+});

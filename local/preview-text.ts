@@ -70,16 +70,19 @@ function tree(resources: readonly Shown[], full: boolean, paint: Paint): string[
  */
 function waitsFor({ options }: Shown, resources: readonly Shown[]): string[] {
   const { dependsOn = [], inputDependencies = {} } = options;
-  const whole = resources.flatMap(({ urn, name }) => {
+  const whole = resources.flatMap(({ urn, name, type }) => {
     const below = resources.filter((one) => one.options.parent === urn).map((one) => one.urn);
-    return below.length > 1 && below.every((one) => dependsOn.includes(one)) ? [{ name, below }] : [];
+    return below.length > 1 && below.every((one) => dependsOn.includes(one))
+      ? [{ name: type.endsWith("Servers") ? "the servers" : `all of ${name}`, below }]
+      : [];
   });
   const members = new Set(whole.flatMap(({ below }) => below));
   const behind = resources.filter(({ urn }) => members.has(urn)).flatMap((one) => one.options.dependsOn ?? []);
   const named = new Set([...Object.values(inputDependencies).flat(), ...members, ...behind]);
   const others = dependsOn.filter((urn) => !named.has(urn)).map((urn) => urn.split("::").at(-1));
-  const all = [...whole.map(({ name }) => `all of ${name}`), ...others];
-  return all.length > 0 ? [`after ${all.join(" and ")}`] : [];
+  const all = [...whole.map(({ name }) => name), ...others];
+  const first = all.slice(0, -1).join(", ");
+  return all.length > 0 ? [`after ${first === "" ? "" : `${first} and `}${all.at(-1) ?? ""}`] : [];
 }
 
 function differences({ stack, differences: found = [] }: Preview, paint: Paint): string[] {

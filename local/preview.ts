@@ -1,27 +1,14 @@
 import { createPatch } from "diff";
 import { existsSync, readdirSync } from "fs";
-import { parseArgs } from "util";
 import { stableJson } from "../consul/node";
 import { tokenUuid } from "../consul/secrets";
 import type { Seen } from "../policy/resources";
 import { stackSettings, Violation, violations } from "../policy/rules";
-import { runCommand } from "./command";
+import { defineTask, Misuse } from "./command";
 import { committedText, expectedText } from "./expected";
 import { runFixture } from "./fixtures";
 import { render, yaml } from "./preview-text";
 import { programDir, Registered } from "./program";
-
-const usage = `npm run preview -- STACK [OPTION…]
-
-Every resource that the program would make for STACK (Pulumi.STACK.yaml), the difference to what is committed in
-test/expected, and what the policy pack says. Needs no account and no network: ids and keys are made up, secrets masked.
-
-  --full   with the inputs of every resource: its files
-  --json   the same as JSON
-  --help   show this
-Exit code: 0, 1 where the policy pack refuses something, 2 where the stack or its settings are wrong.
-Colours are for a terminal, unless NO_COLOR is set.
-`;
 
 /** A resource as test/expected has it. */
 export interface Shown {
@@ -117,45 +104,28 @@ function compare(committed: readonly Shown[], now: readonly Shown[]): Difference
   });
 }
 
-/**
- * @param write takes the result
- * @param complain takes what is wrong, where there is no result
- * @param colours whether the result has colours
- * @returns the exit code
- */
-export async function main(
-  args: string[],
-  write: (text: string) => void,
-  complain: (text: string) => void,
-  colours = false,
-): Promise<number> {
-  try {
-    const options = {
-      full: { type: "boolean" },
-      json: { type: "boolean" },
-      help: { type: "boolean", short: "h" },
-    } as const;
-    const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
-    if (values.help) {
-      write(usage);
-      return 0;
-    }
-    const [stack, ...rest] = positionals;
+export const task = defineTask({
+  name: "preview",
+  usage: "-- STACK [OPTION…]",
+  about: "what the program would make for STACK (Pulumi.STACK.yaml)",
+  before: `Every resource, the difference to what is committed in test/expected, and what the policy pack says. Needs no account and
+no network: ids and keys are made up, secrets masked.`,
+  after: `Exit status 1 where the policy pack refuses something, 2 where the stack or its settings are wrong.
+Colours are for a terminal, unless NO_COLOR is set.`,
+  flags: {
+    full: { type: "boolean", about: "with the inputs of every resource: its files" },
+    json: { type: "boolean", about: "the same as JSON" },
+  },
+  takesNames: true,
+  run: async ({ flags: { full, json }, names: [stack, ...rest], write }) => {
     if (stack === undefined || rest.length > 0) {
-      throw new Error(`one stack is needed, such as: npm run preview -- prod`);
+      throw new Misuse("one stack is needed, such as: npm run preview -- prod");
     }
-    const result = await preview(stack);
-    write(values.json ? stableJson(result) : render(result, { full: values.full ?? false, colours }));
+    const result = await preview(stack).catch((cause: unknown) => {
+      throw new Misuse((cause as Error).message, { cause });
+    });
+    const colours = process.stdout.isTTY && process.stdout.hasColors();
+    write(json ? stableJson(result) : render(result, { full: full ?? false, colours }));
     return result.violations.length > 0 ? 1 : 0;
-  } catch (error) {
-    complain(`preview: ${(error as Error).message}\n`);
-    return 2;
-  }
-}
-
-if (require.main === module) {
-  const { stdout, stderr } = process;
-  const write = (text: string) => void stdout.write(text);
-  const complain = (text: string) => void stderr.write(text);
-  runCommand("preview", (args) => main(args, write, complain, stdout.isTTY && stdout.hasColors()));
-}
+  },
+});

@@ -1,24 +1,11 @@
 import { rmSync } from "fs";
 import { join } from "path";
-import { parseArgs } from "util";
 import { ports } from "../consul/config";
 import { checks, Member } from "./check";
-import { aligned, configOf, runCommand, untilInterrupted } from "./command";
+import { aligned, configOf, defineTask, Given, showProgress, untilInterrupted } from "./command";
 import { programDir } from "./program";
 import { Cluster, Step } from "./supervisor";
-
-const help = `npm start [-- OPTION…]   runs the Consul cluster of Pulumi.local.yaml on this machine until Ctrl-C
-
-  --check              bring a cluster up in a directory of its own, check it, tear it down; exit status 0 or 1
-  --reset              forget keys and data of earlier starts first
-  --json               one JSON object on standard output when it is up (or checked), progress on standard error;
-                       npm start --silent keeps npm's own lines away
-  --config KEY=VALUE   another value for a setting, such as consul:logLevel=debug; as often as needed
-  --stack NAME         settings of Pulumi.NAME.yaml instead of Pulumi.local.yaml
-  --dir DIRECTORY      keep keys, data and logs there instead of .local/cluster-NAME (--check: .local/check)
-  --help               show this
-
-CONSUL_BIN names the consul to run. Otherwise it is looked for on PATH, downloaded, or built with Go.`;
+import type { Progress } from "../tools/progress";
 
 interface Result {
   readonly name: string;
@@ -35,23 +22,42 @@ interface Overview {
   readonly startSeconds: number;
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      check: { type: "boolean", default: false },
-      reset: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      config: { type: "string", short: "c", multiple: true, default: [] },
-      stack: { type: "string", default: "local" },
-      dir: { type: "string" },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
+const flags = {
+  check: {
+    type: "boolean",
+    default: false,
+    about: "bring a cluster up in a directory of its own, check it, tear it down; exit status 0 or 1",
+  },
+  reset: { type: "boolean", default: false, about: "forget keys and data of earlier starts first" },
+  json: {
+    type: "boolean",
+    default: false,
+    about:
+      "one JSON object on standard output when it is up (or checked), progress on standard error;\n" +
+      "npm start --silent keeps npm's own lines away",
+  },
+  config: {
+    type: "string",
+    short: "c",
+    multiple: true,
+    default: [] as string[],
+    value: "KEY=VALUE",
+    about: "another value for a setting, such as consul:logLevel=debug; as often as needed",
+  },
+  stack: {
+    type: "string",
+    default: "local",
+    value: "NAME",
+    about: "settings of Pulumi.NAME.yaml instead of Pulumi.local.yaml",
+  },
+  dir: {
+    type: "string",
+    value: "DIRECTORY",
+    about: "keep keys, data and logs there instead of .local/cluster-NAME (--check: .local/check)",
+  },
+} as const;
+
+async function start({ flags: values }: Given<typeof flags>): Promise<number> {
   const { check, json } = values;
   const cluster = new Cluster({
     dir: values.dir ?? join(programDir, ".local", check ? "check" : `cluster-${values.stack}`),
@@ -97,7 +103,7 @@ async function perform(
   { json, stop }: { readonly json: boolean; readonly stop: boolean },
 ): Promise<Result[]> {
   const results: Result[] = [];
-  const attempt = async (step: Step, progress: (line: string) => void) => {
+  const attempt = async (step: Step, progress: Progress) => {
     const { title } = step;
     try {
       results.push({ name: title, ok: true, detail: await step.run(progress) });
@@ -111,7 +117,11 @@ async function perform(
     const tasks = steps.map((step) => ({
       title: step.title,
       task: async (_: unknown, task: { title?: string; output: unknown }) => {
-        task.title = await attempt(step, (line) => (task.output = line));
+        const stay: string[] = [];
+        task.title = await attempt(step, (line, passing = false) => {
+          task.output = [...stay, line].join("\n");
+          if (!passing) stay.push(line);
+        });
       },
     }));
     const { Listr } = await import("listr2"); // loaded only where there is a terminal
@@ -120,7 +130,7 @@ async function perform(
   }
   for (const step of steps) {
     try {
-      console.error(`+ ${await attempt(step, (line) => console.error(`  ${line}`))}`);
+      console.error(`+ ${await attempt(step, (line, passing) => showProgress(`  ${line}`, passing))}`);
     } catch (error) {
       if (stop) throw error;
       console.error(`- ${step.title}: ${(error as Error).message}`);
@@ -173,12 +183,10 @@ async function welcome(cluster: Cluster, { members, ui, tokenFile, caFile }: Ove
   ].join("\n");
 }
 
-runCommand("", async (args) => {
-  try {
-    return await main(args);
-  } catch (error) {
-    // A program that reads the answer gets one in any case.
-    if (args.includes("--json")) console.log(JSON.stringify({ ok: false, error: (error as Error).message }));
-    throw error;
-  }
+export const task = defineTask({
+  name: "start",
+  about: "runs the Consul cluster of Pulumi.local.yaml on this machine until Ctrl-C",
+  after: "CONSUL_BIN names the consul to run. Otherwise it is looked for on PATH, downloaded, or built with Go.",
+  flags,
+  run: start,
 });

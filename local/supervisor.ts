@@ -11,9 +11,8 @@ import { RunDirectory } from "./directory";
 import { assertFree, untilDone } from "./processes";
 import { stackConfig } from "./program";
 import { LocalProviders } from "./providers";
+import type { Progress } from "../tools/progress";
 import { RunningNodes } from "./running-nodes";
-
-export type Progress = (line: string) => void;
 
 export interface ClusterOptions {
   /** Where keys, data, logs and the management token are kept; made where it is missing. */

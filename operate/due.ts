@@ -1,24 +1,10 @@
 import { readdirSync } from "fs";
-import { parseArgs } from "util";
-import { runCommand } from "../local/command";
+import { defineTask, Misuse } from "../local/command";
 import { programDir, stackConfig } from "../local/program";
 import { maintenance } from "../settings/maintenance";
 import { Deployed, Due, dueAt, isPatch } from "./due-list";
 import { pulumiJson, readSettings } from "./stack";
 import { isOpen, nextOpening } from "./window";
-
-const usage = `npm run due -- STACK [OPTION…]
-npm run due -- --open
-
-What of a deployed stack is due: certificates, keys, a version that was merged; who does it; and whether the window of
-consul:maintenance is open, in which the scheduled pipeline runs \`pulumi up\` (.ci/maintain). Nothing is changed.
-
-  --json      JSON on standard output
-  --at TIME   judge another time than now, such as 2027-06-01T02:30:00Z
-  --open      only the stacks whose window is open, as a JSON list, from the stack files alone
-  --help      show this
-Exit code: 0 where nothing is due, 1 where something is, 2 where that could not be found out.
-`;
 
 /** What the scheduled pipeline goes by. */
 export interface Report {
@@ -86,55 +72,35 @@ function text({ stack, due, window, commit }: Report): string {
   ].join("\n");
 }
 
-/**
- * @param write takes the result
- * @param complain takes why there is none
- * @returns the exit code
- */
-export async function main(
-  args: string[],
-  write: (text: string) => void,
-  complain: (text: string) => void,
-): Promise<number> {
-  try {
-    const { values, positionals } = parseArgs({
-      args,
-      options: {
-        json: { type: "boolean" },
-        at: { type: "string" },
-        open: { type: "boolean" },
-        help: { type: "boolean", short: "h" },
-      },
-      allowPositionals: true,
-    });
-    if (values.help) {
-      write(usage);
-      return 0;
-    }
-    const now = values.at === undefined ? new Date() : new Date(values.at);
-    if (Number.isNaN(now.getTime())) throw new Error(`--at ${values.at ?? ""}: a time such as 2027-06-01T02:30:00Z`);
-    if (values.open) {
+export const task = defineTask({
+  name: "due",
+  usage: "-- STACK [OPTION…]",
+  about: "what of a deployed stack is due: certificates, keys, a version that was merged",
+  before: `Who does it, and whether the window of consul:maintenance is open, in which the scheduled pipeline runs \`pulumi up\`
+(.ci/maintain). Nothing is changed.`,
+  after: "Exit status 0 where nothing is due, 1 where something is, 2 where that could not be found out.",
+  flags: {
+    json: { type: "boolean", about: "the same as JSON" },
+    at: { type: "string", value: "TIME", about: "judge another time than now, such as 2027-06-01T02:30:00Z" },
+    open: {
+      type: "boolean",
+      about: "only the stacks whose window is open, as a JSON list, from the stack files alone",
+    },
+  },
+  takesNames: true,
+  run: async ({ flags: { json, at, open }, names: [stack, ...rest], write }) => {
+    const now = at === undefined ? new Date() : new Date(at);
+    if (Number.isNaN(now.getTime()))
+      throw new Misuse(`--at ${at ?? ""}: a time such as 2027-06-01T02:30:00Z is wanted`);
+    if (open) {
       write(`${JSON.stringify(openStacks(now))}\n`);
       return 0;
     }
-    const [stack, ...rest] = positionals;
-    if (stack === undefined || rest.length > 0) throw new Error("one stack is needed, such as: npm run due -- prod");
-    const report = await dueOf(stack, now);
-    write(values.json ? `${JSON.stringify(report, null, 2)}\n` : text(report));
+    if (stack === undefined || rest.length > 0) throw new Misuse("one stack is needed, such as: npm run due -- prod");
+    const report = await dueOf(stack, now).catch((cause: unknown) => {
+      throw new Misuse((cause as Error).message, { cause });
+    });
+    write(json ? `${JSON.stringify(report, null, 2)}\n` : text(report));
     return report.due.length > 0 ? 1 : 0;
-  } catch (error) {
-    complain(`due: ${(error as Error).message}\n`);
-    return 2;
-  }
-}
-
-if (require.main === module) {
-  const { stdout, stderr } = process;
-  runCommand("due", (args) =>
-    main(
-      args,
-      (text) => void stdout.write(text),
-      (text) => void stderr.write(text),
-    ),
-  );
-}
+  },
+});

@@ -1,5 +1,5 @@
 import { X509Certificate } from "crypto";
-import { assess, passes, Sample, Server } from "../consul/quorum";
+import { assess, passes, Reason, Sample, Server, told } from "../consul/quorum";
 import type { BackupsSettings } from "../settings";
 import { daysUntil } from "../stacks/expiry";
 import { Agents, Answers, AskedServer } from "./answers";
@@ -83,7 +83,7 @@ export function judge(stack: Stack, answers: Answers, now: Date): Status {
   ];
   const snapshots = backups && snapshotsOf(backups, answers, now);
   const problems = [
-    ...(overall.ok ? [] : overall.reasons),
+    ...(overall.ok ? [] : overall.reasons.map(withRemedy)),
     ...servers.flatMap((server) => serverProblems(server, version, certificates.warnDays)),
     ...answers.servers.flatMap(({ name, facts }) =>
       (facts?.failedUnits ?? []).map((unit) => `${unit} of ${name} has failed: \`journalctl -u ${unit}\` there`),
@@ -113,8 +113,12 @@ export function judge(stack: Stack, answers: Answers, now: Date): Status {
 
   function mayGoDown(candidate: string): ServerStatus["mayGoDown"] {
     const verdict = assess(judged, { candidate, lost: gate.skip.filter((name) => name !== candidate), guests });
-    return verdict.ok ? { ok: true, reasons: [] } : { ok: false, reasons: verdict.reasons };
+    return verdict.ok ? { ok: true, reasons: [] } : { ok: false, reasons: verdict.reasons.map(withRemedy) };
   }
+}
+
+function withRemedy(reason: Reason): string {
+  return reason.remedy === undefined ? told(reason) : `${told(reason)}: ${reason.remedy}`;
 }
 
 /** A server as the gate knows it. Only machines of the cloud are started and rebooted by their id. */

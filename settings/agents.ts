@@ -1,6 +1,19 @@
 import { z } from "zod";
+import { extraConfig } from "./extra-config";
 import { localAgents } from "./local";
-import { cloudId, duration, flag, image, ipv4, resources, text, tolerations, whole } from "./values";
+import {
+  cloudId,
+  duration,
+  flag,
+  image,
+  ipv4,
+  loopback,
+  podMarks,
+  resources,
+  text,
+  tolerations,
+  whole,
+} from "./values";
 
 const ownDirectory = "/var/lib/consul-agent";
 
@@ -17,54 +30,72 @@ const nodeDirectory = text(
   (value) => systemTree.test(value) || sharedDirectory.test(value),
 );
 
+const share = /^[1-9]\d?%$/;
 const maxUnavailable = "a number from 1, or a share such as 10%";
 
 /** An agent as a pod on every node of a cluster. */
 const kubernetesAgents = z.strictObject({
-  platform: z.literal("kubernetes"),
-  /** Image with Consul; default hashicorp/consul at consul:version. */
-  image: image.optional(),
+  // Optional inside the default: only then a block without a platform is known to be one of these.
+  platform: z
+    .literal("kubernetes")
+    .optional()
+    .default("kubernetes")
+    .describe("where the agents run: here as a pod on every node"),
+  image: image.optional().describe("image with Consul; without a value `hashicorp/consul` at `version`"),
   /** Requests and limits of the agent's container. */
   resources: resources({ cpu: "100m", memory: "128Mi", memoryLimit: "512Mi" }),
-  /** Which taints the agents tolerate; all by default, since an agent belongs on every node. */
-  tolerations: tolerations.default([{ operator: "Exists" }]),
-  /** Class that keeps the agents when a node is full. */
-  priorityClassName: text("a PriorityClass").default("system-node-critical"),
+  tolerations: tolerations
+    .default([{ operator: "Exists" }])
+    .describe("taints that the agents tolerate; all of them, since an agent belongs on every node"),
+  priorityClassName: text("a PriorityClass")
+    .default("system-node-critical")
+    .describe("PriorityClass that keeps the agents when a node is full"),
   updatePace: z
     .strictObject({
-      /** Agents that may be down at once: a number, or a share of the nodes. */
       maxUnavailable: z
         .union([z.number(), z.string()], { error: maxUnavailable })
-        .refine((value) => (typeof value === "string" ? /^[1-9]\d?%$/ : /^[1-9]\d*$/).test(String(value)), {
+        .refine((value) => (typeof value === "string" ? share : /^[1-9]\d*$/).test(String(value)), {
           error: maxUnavailable,
         })
-        .default(1),
-      /** Seconds an agent must be ready before the next one goes: time for the first run of its services' HTTP checks. */
-      minReadySeconds: whole(0, 3600, " (seconds)").default(10),
+        .meta({ title: maxUnavailable, minimum: 1, pattern: share.source })
+        .default(1)
+        .describe("agents that may be down at once: a number, or a share of the nodes"),
+      minReadySeconds: whole(0, 3600, "seconds")
+        .default(10)
+        .describe(
+          "how long an agent must be ready before the next one goes: time for the first run of its services' HTTP checks",
+        ),
     })
-    .prefault({}),
-  /** Directory of each node for the agent's data: a restarted pod is then the same Consul node. */
-  hostDataPath: nodeDirectory.default(ownDirectory),
-  /** Leave before stopping, as the hand-made agents did: the node's services go missing for 6-8 s at each restart. */
-  leaveOnStop: flag.default(false),
-  /** How long a node that is gone stays in the catalog. */
-  reconnectTimeout: duration().default("15m"),
-  /** Register consul-members on each node, for monitoring. */
-  registerMember: flag.default(true),
-  /** Resolvers for names outside Consul's domain. */
-  recursors: z.array(ipv4, { error: "a list of IPv4 addresses" }).default([]),
-  /** Merged last into the agents' configuration. It is stored in a ConfigMap: no secrets. */
-  extraConfig: z.record(z.string(), z.unknown(), { error: "a map of Consul settings" }).default({}),
-  /** The nodes' security group, where rules for gossip from the servers are to be added to it. */
-  nodeSecurityGroupId: cloudId("sg", "the security group of the cluster's nodes").optional(),
+    .prefault({})
+    .describe("how fast a change goes from node to node"),
+  hostDataPath: nodeDirectory
+    .default(ownDirectory)
+    .describe("directory of each node for the agent's data: a restarted pod is then the same Consul node"),
+  leaveOnStop: flag
+    .default(false)
+    .describe("leave the cluster before stopping: the node's services go missing for 6 to 8 s at each restart"),
+  reconnectTimeout: duration().default("15m").describe("how long a node that is gone stays in the catalog"),
+  registerMember: flag.default(true).describe("register `consul-members` on each node, for monitoring"),
+  recursors: z
+    .array(ipv4, { error: "a list of IPv4 addresses" })
+    .default([])
+    .describe("resolvers for names outside `.consul`; without any such names are refused"),
+  listen: z
+    .array(loopback, { error: "a list of loopback addresses" })
+    .default([])
+    .describe(
+      "further addresses at which an agent answers HTTP and DNS: 127.0.0.1 for processes on the node that expect Consul there",
+    ),
+  ...podMarks("the agents' pods, with those of the cluster"),
+  extraConfig: extraConfig("agent"),
+  nodeSecurityGroupId: cloudId("sg", "the security group of the cluster's nodes")
+    .optional()
+    .describe(
+      "the nodes' security group, which gets rules for gossip from the servers; in the stack that has the servers, on ECS",
+    ),
 });
 
 /** The agents; in Kubernetes unless they name another platform. */
-export const agents = z.preprocess(
-  (value: unknown) => (isBlock(value) ? { ...value, platform: value.platform ?? "kubernetes" } : value),
-  z.discriminatedUnion("platform", [kubernetesAgents, localAgents], { error: "a platform: kubernetes or local" }),
-);
-
-function isBlock(value: unknown): value is Readonly<Record<string, unknown>> {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
-}
+export const agents = z.discriminatedUnion("platform", [kubernetesAgents, localAgents], {
+  error: "a platform: kubernetes or local",
+});

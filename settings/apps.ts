@@ -31,20 +31,30 @@ const writePrefix = text(
 const keyPrefixes = (of: typeof readPrefix) => z.array(of, { error: "a list of prefixes of keys" }).default([]);
 
 const app = z.strictObject({
-  /** Names its policy, its token and its Secret, <name>-consul-token. */
-  name: label.refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" }),
-  /** Namespace that gets the Secret; the application's own, which exists already. */
-  namespace: label,
-  /** Services it registers: names, or prefixes that end with *. It finds every service anyway. */
-  services: z.array(serviceName, { error: "a list of services" }).default([]),
-  /** Prefixes of keys it reads, and of keys it writes (and reads). */
-  kv: z.strictObject({ read: keyPrefixes(readPrefix), write: keyPrefixes(writePrefix) }).prefault({}),
-  /** More rules in Consul's policy language. */
-  policy: text("rules in Consul's policy language").optional(),
-  /** Raise by one to have a new token; the one before stays valid beside it. */
-  tokenGeneration: whole(1, 1000).default(1),
-  /** Revoke the token of the generation before: once the application runs with the new one; at once for a leak. */
-  revokeOldToken: flag.default(false),
+  name: label
+    .refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" })
+    .describe("names its policy, its token and its Secret, <name>-consul-token; not `consul-…`"),
+  namespace: label.describe("namespace that gets the Secret; the application's own, which exists already"),
+  services: z
+    .array(serviceName, { error: "a list of services" })
+    .default([])
+    .describe("services it registers: names, or prefixes that end with *; it finds every service anyway"),
+  kv: z
+    .strictObject({
+      read: keyPrefixes(readPrefix).describe("prefixes of keys it reads"),
+      write: keyPrefixes(writePrefix).describe("prefixes of keys it writes and reads"),
+    })
+    .prefault({})
+    .describe("prefixes of keys that it may use"),
+  policy: text("rules in Consul's policy language").optional().describe("more rules in Consul's policy language"),
+  tokenGeneration: whole(1, 1000)
+    .default(1)
+    .describe("raise by one to have a new token; the one before stays valid beside it"),
+  revokeOldToken: flag
+    .default(false)
+    .describe(
+      "revoke the token of the generation before: once the application runs with the new one; at once for a leak",
+    ),
 });
 
 /**

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { extraConfig } from "./extra-config";
 import { cidrContains, firstAndLast, toNumber } from "./ip";
 import { rule } from "./mistakes";
 import { cidr, cidrs, cloudId, flag, ipv4, label, oneOf, serverNodes, text, textMap, whole } from "./values";
@@ -7,18 +8,16 @@ const diskCategory = oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry").defau
 
 const node = z
   .strictObject({
-    /** Consul node name, and the machine's host name. */
-    name: label,
-    /** Zone of the machine and of its disks. */
-    zone: text("a zone of the region such as cn-hangzhou-h", /^[a-z]+-[a-z0-9-]+$/),
-    /** vSwitch of the machine, in that zone. */
-    vswitchId: cloudId("vsw", "a vSwitch of that zone"),
-    /** The vSwitch's CIDR; given, the address is checked against it. */
-    vswitchCidr: cidr.optional(),
-    /** Fixed private address: agents join it, certificates name it. */
-    address: ipv4,
-    /** For this server instead of systemDisk.category, while servers move to another one. */
-    systemDiskCategory: oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry").optional(),
+    name: label.describe("Consul node name, and host name of the machine"),
+    zone: text("a zone of the region such as cn-hangzhou-h", /^[a-z]+-[a-z0-9-]+$/).describe(
+      "zone of machine and data disk, such as cn-hangzhou-h, in `alicloud:region`; it stays for the server's life",
+    ),
+    vswitchId: cloudId("vsw", "a vSwitch of that zone").describe("a vSwitch of that zone"),
+    vswitchCidr: cidr.optional().describe("CIDR of the vSwitch; given, the address is checked against it"),
+    address: ipv4.describe("fixed private address; agents join it, certificates name it"),
+    systemDiskCategory: oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry")
+      .optional()
+      .describe("for this server instead of `servers.systemDisk.category`, while servers move to another one"),
   })
   .check(
     rule(["vswitchCidr", "address"], ({ vswitchCidr, address }, { wrong }) => {
@@ -36,14 +35,14 @@ const node = z
 
 const dataDisk = z
   .strictObject({
-    /** ESSD category. */
-    category: diskCategory,
-    /** GiB. */
-    size: whole(20, 32768, " (GiB)").default(100),
-    /** Only for cloud_essd; PL0 of 100 GiB gives about 3,000 IOPS. */
-    performanceLevel: oneOf("PL0", "PL1", "PL2", "PL3").default("PL0"),
-    /** KMS key that encrypts the disk; the account's service key where none is given. */
-    kmsKeyId: text("the id of a KMS key").optional(),
+    category: diskCategory.describe("category of the data disk, which is encrypted"),
+    size: whole(20, 32768, "GiB").default(100).describe("size of the data disk; may grow later"),
+    performanceLevel: oneOf("PL0", "PL1", "PL2", "PL3")
+      .default("PL0")
+      .describe("for `cloud_essd` only; PL0 of 100 GiB gives about 3,000 IOPS"),
+    kmsKeyId: text("the id of a KMS key")
+      .optional()
+      .describe("KMS key that encrypts the disk; without one the account's service key"),
   })
   .check(
     rule(["size", "performanceLevel"], ({ size, performanceLevel }, { wrong }) => {
@@ -64,41 +63,51 @@ const tags = textMap("a map of tag names to values").check(
 
 /** Servers as ECS machines. */
 const block = z.strictObject({
-  platform: z.literal("ecs"),
-  /** 3 or 5. */
-  nodes: serverNodes(node),
-  /** VPC of the vSwitches. */
-  vpcId: cloudId("vpc", "the VPC of the vSwitches"),
-  /** A pinned image whose cloud-init reads user data from this cloud; see metadataTokens. */
-  imageId: text("the id of an image, pinned, such as ubuntu_24_04_x64_20G_alibase_20260615.vhd"),
-  /** Instance type of every server. */
+  platform: z.literal("ecs").describe("where the servers run: here as ECS machines"),
+  nodes: serverNodes(node).describe("the servers, 3 or 5"),
+  vpcId: cloudId("vpc", "the VPC of the vSwitches").describe("VPC of the vSwitches"),
+  imageId: text("the id of an image, pinned, such as ubuntu_24_04_x64_20G_alibase_20260615.vhd").describe(
+    "a pinned image whose cloud-init reads user data from this cloud, see `servers.metadataTokens`",
+  ),
   instanceType: text(
     "an ECS instance type such as ecs.g7.large, and no burstable one (ecs.t5, ecs.t6): without CPU credits raft misses its deadlines",
     /^ecs\.(?!t\d)[a-z0-9-]+\.[a-z0-9-]+$/,
-  ).default("ecs.g7.large"),
-  /** Size in GiB. */
-  systemDisk: z.strictObject({ category: diskCategory, size: whole(20, 2048, " (GiB)").default(40) }).prefault({}),
-  /** Where raft's data are. */
-  dataDisk: dataDisk.prefault({}),
-  /** Who may talk to the servers. */
-  allowedCidrs: z.strictObject({
-    /** Networks of the nodes that run agents: RPC and gossip (8300, 8301). */
-    nodes: cidrs("the CIDRs of the agents' nodes").min(1, { error: "at least one CIDR: the agents' nodes" }),
-    /** Networks from which people reach the HTTPS API and UI (8501). */
-    api: cidrs("a list of CIDRs").default([]),
-  }),
-  /** required: only token requests reach the metadata service, which needs cloud-init >= 23.2.2 in the image. */
-  metadataTokens: oneOf("required", "optional").default("required"),
-  /** RAM role of the machines. */
-  roleName: text("the name of a RAM role").optional(),
-  /** Key pair for SSH; without one nobody can log in, and no rule opens port 22 either way. */
-  keyName: text("the name of a key pair").optional(),
-  /** Tags of machines, disks, security group and bucket. */
-  tags: tags.default({}),
-  /** Serve the web interface over HTTPS to allowedCidrs.api. */
-  ui: flag.default(false),
-  /** Refuse to replace or delete machines, disks and the CA key; on in prod unless set. */
-  protect: flag.optional(),
+  )
+    .default("ecs.g7.large")
+    .describe("instance type of every server; no burstable one, raft needs steady CPU"),
+  systemDisk: z
+    .strictObject({
+      category: diskCategory.describe("category of the system disk"),
+      size: whole(20, 2048, "GiB").default(40).describe("size of the system disk"),
+    })
+    .prefault({})
+    .describe("the machines' system disks"),
+  dataDisk: dataDisk.prefault({}).describe("the disks with raft's data"),
+  allowedCidrs: z
+    .strictObject({
+      nodes: cidrs("the CIDRs of the agents' nodes")
+        .min(1, { error: "at least one CIDR: the agents' nodes" })
+        .describe("networks of the agents' nodes: they reach RPC and gossip, 8300 and 8301"),
+      api: cidrs("a list of CIDRs").default([]).describe("networks that reach the HTTPS API and the UI, 8501"),
+    })
+    .describe("networks that may talk to the servers"),
+  metadataTokens: oneOf("required", "optional")
+    .default("required")
+    .describe(
+      "`required`: only token requests reach the metadata service, which needs cloud-init 23.2.2 or later in the image",
+    ),
+  roleName: text("the name of a RAM role").optional().describe("RAM role of the machines"),
+  keyName: text("the name of a key pair")
+    .optional()
+    .describe("SSH key pair; without one nobody can log in, and no rule opens port 22 either way"),
+  tags: tags.default({}).describe("tags of machines, disks, security group and bucket"),
+  ui: flag.default(false).describe("web interface over HTTPS, for `servers.allowedCidrs.api`"),
+  extraConfig: extraConfig("server"),
+  protect: flag
+    .optional()
+    .describe(
+      "refuse to replace or delete machines, disks and the CA key; without a value on in `prod` and off elsewhere",
+    ),
 });
 
 export const ecsServers = block.check(

@@ -1,29 +1,44 @@
 import { z } from "zod";
+import { extraConfig } from "./extra-config";
 import { rule } from "./mistakes";
-import { cidrs, flag, image, oneOf, quantity, resources, serverCount, text, textMap, tolerations } from "./values";
+import {
+  cidrs,
+  flag,
+  image,
+  oneOf,
+  podMarks,
+  quantity,
+  resources,
+  serverCount,
+  text,
+  textMap,
+  tolerations,
+} from "./values";
 
 const storage = z.strictObject({
-  /** A StorageClass that binds with the pod: any other makes the disk in a zone of its own choice. */
-  class: text("a StorageClass of the cluster").default("alicloud-disk-topology-alltype"),
-  /** ReadWriteMany for a class of shared storage (NAS). */
-  accessMode: oneOf("ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany").default("ReadWriteOnce"),
-  /** For each server; 20Gi is the least that this cloud's ESSD come in. May grow later. */
-  size: quantity("20Gi").default("20Gi"),
-  /** Keep claims, and the namespace they are in, when servers or the stack are taken away. */
-  keep: flag.default(true),
-  /** A directory on an NFS server (NAS) for all, instead of a class. It must be writable for uid 100, gid 1000. */
+  class: text("a StorageClass of the cluster")
+    .default("alicloud-disk-topology-alltype")
+    .describe("a StorageClass that binds with the pod: any other makes the disk in a zone of its own choice"),
+  accessMode: oneOf("ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany")
+    .default("ReadWriteOnce")
+    .describe("access mode of the claims; `ReadWriteMany` for a class of shared storage (NAS)"),
+  size: quantity("20Gi")
+    .default("20Gi")
+    .describe("for each server; may grow where the class allows it. 20Gi is the least that ESSDs come in"),
+  keep: flag.default(true).describe("keep claims, and the namespace they are in, when servers or the stack go"),
   nfs: z
     .strictObject({
-      /** The NFS server's name or address. */
-      server: text("a host name or address of an NFS server"),
-      /** The exported directory. */
-      path: text("an absolute path", /^\/\S*$/).default("/"),
-      /** NFS 4: with version 3 and nolock, raft's own lock would not be seen by other nodes. */
+      server: text("a host name or address of an NFS server").describe("host name or address of the NFS server"),
+      path: text("an absolute path", /^\/\S*$/)
+        .default("/")
+        .describe("directory on it, writable for uid 100 and gid 1000"),
       mountOptions: z
         .array(text("a mount option"), { error: "a list of mount options" })
-        .default(["vers=4.0", "noresvport"]),
+        .default(["vers=4.0", "noresvport"])
+        .describe("NFS 4: with version 3 and nolock, other nodes would not see raft's own lock"),
     })
-    .optional(),
+    .optional()
+    .describe("a directory on an NFS server (NAS) for all, instead of a class"),
 });
 
 const oneStorage = rule<z.output<typeof storage>>(["class", "accessMode", "keep"], (given, { wrong }) => {
@@ -37,21 +52,25 @@ const oneStorage = rule<z.output<typeof storage>>(["class", "accessMode", "keep"
 
 const ingress = z
   .strictObject({
-    /** Name of the IngressClass; this program knows the annotations of nginx. */
-    class: text("an IngressClass of the cluster").default("nginx"),
-    /** Name by which people reach the web interface. */
+    class: text("an IngressClass of the cluster")
+      .default("nginx")
+      .describe("IngressClass; this program knows the annotations of nginx. In `prod` an Ingress is refused"),
     host: text(
       "a host name such as consul.dev.example.com",
       /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
-    ),
-    /** The host's certificate: people type tokens into that page. */
-    tlsSecret: text("the name of a TLS Secret in consul:cluster.namespace", /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/),
-    /** Who is let in. */
-    sourceRanges: cidrs("the CIDRs of those who may see it").min(1, {
-      error: "at least one CIDR: without any, everybody who reaches the Ingress would be let in",
-    }),
-    /** Instead of those for the nginx class; docs/in-cluster.md has those for ALB. */
-    annotations: textMap("a map of annotations").optional(),
+    ).describe("host name of the page"),
+    tlsSecret: text(
+      "the name of a TLS Secret in consul:cluster.namespace",
+      /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/,
+    ).describe("TLS Secret of the host, in `cluster.namespace`: people type tokens into that page"),
+    sourceRanges: cidrs("the CIDRs of those who may see it")
+      .min(1, {
+        error: "at least one CIDR: without any, everybody who reaches the Ingress would be let in",
+      })
+      .describe("networks that are let in"),
+    annotations: textMap("a map of annotations")
+      .optional()
+      .describe("instead of those for nginx; docs/in-cluster.md has those for ALB"),
   })
   .check(
     rule(["class"], (given, { wrong }) => {
@@ -64,26 +83,32 @@ const ingress = z
 
 /** Servers as pods of a StatefulSet. */
 export const kubernetesServers = z.strictObject({
-  platform: z.literal("kubernetes"),
-  /** 3 or 5. */
-  count: z.literal([3, 5], { error: serverCount }).default(3),
-  /** Image with Consul; default hashicorp/consul at consul:version. */
-  image: image.optional(),
+  platform: z.literal("kubernetes").describe("where the servers run: here as pods of a StatefulSet"),
+  count: z.literal([3, 5], { error: serverCount }).default(3).describe("pods, each on a node of its own"),
+  image: image.optional().describe("image with Consul; without a value `hashicorp/consul` at `version`"),
   /** Requests and limits of the server's container. */
   resources: resources({ cpu: "250m", memory: "256Mi", memoryLimit: "1Gi" }),
-  /** Where raft's data are. */
-  storage: storage.check(oneStorage).prefault({}),
-  /** The web interface: off, or true for whoever forwards a port, or with an Ingress. */
+  storage: storage.check(oneStorage).prefault({}).describe("the volumes with raft's data"),
   ui: z
     .preprocess(
       (value) => (value === true ? {} : value === false ? undefined : value),
-      z.strictObject({ ingress: ingress.optional() }, { error: "true, false, or { ingress: ... }" }).optional(),
+      z
+        .strictObject(
+          { ingress: ingress.optional().describe("an Ingress for the page, not in `prod`") },
+          { error: "true, false, or { ingress: ... }" },
+        )
+        .optional(),
     )
-    .optional(),
-  /** Labels of the nodes that may run servers; by default any node. */
-  nodeSelector: textMap("a map of node labels").default({}),
-  /** Which taints the servers tolerate. */
-  tolerations: tolerations.default([]),
-  /** Class that keeps the servers when a node is full. */
-  priorityClassName: text("a PriorityClass").default("system-cluster-critical"),
+    .optional()
+    .meta({ type: ["boolean", "object"] })
+    .describe("web interface: `true` for whoever forwards a port, or an Ingress; without a value off"),
+  nodeSelector: textMap("a map of node labels")
+    .default({})
+    .describe("labels of the nodes that may run servers; by default any node"),
+  tolerations: tolerations.default([]).describe("taints that the servers tolerate, as Kubernetes has them"),
+  priorityClassName: text("a PriorityClass")
+    .default("system-cluster-critical")
+    .describe("PriorityClass that keeps the servers when a node is full"),
+  ...podMarks("the servers' pods, with those of the cluster"),
+  extraConfig: extraConfig("server"),
 });

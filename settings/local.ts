@@ -1,25 +1,28 @@
 import { z } from "zod";
-import { isIpv4 } from "./ip";
-import { flag, ipv4, label, serverNodes } from "./values";
+import { extraConfig } from "./extra-config";
+import { flag, label, loopback, serverNodes } from "./values";
 
 const node = z.strictObject({
-  name: label,
-  address: ipv4.refine((value) => !isIpv4(value) || value.startsWith("127."), {
-    error: "a loopback address, 127.x.y.z",
-  }),
+  name: label.describe("Consul node name"),
+  address: loopback.describe("a loopback address"),
 });
 
 /** Servers as processes of this machine. */
 export const localServers = z.strictObject({
-  platform: z.literal("local"),
-  /** 3 or 5. */
-  nodes: serverNodes(node),
-  /** Serve the web interface. */
-  ui: flag.default(true),
+  platform: z.literal("local").describe("where the servers run: here as processes of this machine"),
+  nodes: serverNodes(node).describe("the servers, 3 or 5"),
+  ui: flag.default(true).describe("web interface"),
+  extraConfig: extraConfig("server"),
 });
 
 /** Agents as processes of this machine, beside local servers. */
 export const localAgents = z.strictObject({
-  platform: z.literal("local"),
-  nodes: z.array(node, { error: "a list of agents" }).min(1, { error: "at least one agent" }),
+  platform: z
+    .literal("local")
+    .describe("where the agents run: here as processes of this machine, beside local servers"),
+  nodes: z
+    .array(node, { error: "a list of agents" })
+    .min(1, { error: "at least one agent" })
+    .describe("the agents, a process each"),
+  extraConfig: extraConfig("agent"),
 });

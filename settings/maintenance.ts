@@ -25,17 +25,16 @@ function isTimeZone(zone: string): boolean {
 /** When the scheduled pipeline may run `pulumi up` by itself: docs/operations.md. Without the block it never does. */
 export const maintenance = z
   .strictObject({
-    /** Days on which the window opens. */
     days: z
       .array(oneOf(...weekdays), { error: "a list of days such as [tue, wed, thu]" })
       .refine((days) => days.length > 0, { error: "one day or more; without the block `up` never runs by itself" })
-      .default(["tue", "wed", "thu"]),
-    /** When it opens, HH:MM. */
-    from: time.default("02:00"),
-    /** When it closes, HH:MM; on the next day where this is earlier than `from`. What has begun by then goes on. */
-    to: time.default("05:00"),
-    /** Zone of days and times. */
-    timeZone: text("a time zone such as Asia/Shanghai", /\S/, (zone) => !isTimeZone(zone)).default("UTC"),
+      .default(["tue", "wed", "thu"])
+      .describe("days on which the window opens"),
+    from: time.default("02:00").describe("when it opens, HH:MM"),
+    to: time.default("05:00").describe("when it closes, an hour later or more; may be on the next day"),
+    timeZone: text("a time zone such as Asia/Shanghai", /\S/, (zone) => !isTimeZone(zone))
+      .default("UTC")
+      .describe("zone of days and times"),
   })
   .check(
     rule(["from", "to"], ({ from, to }, { wrong }) => {

@@ -75,23 +75,31 @@ function isSound(issues: readonly z.core.$ZodRawIssue[], path: Path): boolean {
   );
 }
 
-/** Every mistake that zod found. Values are shown as they were given, but those of secret keys are not shown. */
-export function mistakesOf(error: z.ZodError, given: unknown, isSecret: (key: string) => boolean): Mistake[] {
+/**
+ * Every mistake that zod found. Values are shown as they were given, but those of secret keys are not shown.
+ * @param meant says of a key that no setting has, in a block, which one was meant
+ */
+export function mistakesOf(
+  error: z.ZodError,
+  given: unknown,
+  isSecret: (key: string) => boolean,
+  meant: (block: Path, key: string) => string,
+): Mistake[] {
   return error.issues
-    .flatMap((issue) => fromIssue(issue, given))
+    .flatMap((issue) => fromIssue(issue, given, meant))
     .map((mistake) => {
       const secret = isSecret(/^\w+/.exec(mistake.key)?.[0] ?? "") || secretKeys.test(mistake.key);
       return secret ? { ...mistake, value: "[secret]" } : mistake;
     });
 }
 
-function fromIssue(issue: z.core.$ZodIssue, given: unknown): Mistake[] {
+function fromIssue(issue: z.core.$ZodIssue, given: unknown, meant: (block: Path, key: string) => string): Mistake[] {
   const path = issue.path as Path;
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => ({
       key: keyName([...path, key]),
       value: valueAt(given, [...path, key]),
-      accepted: "no such setting; see the table in docs/settings.md (a typo?)",
+      accepted: meant(path, key),
     }));
   }
   const rule = issue.code === "custom" && issue.params?.rule === true ? issue.params : undefined;

@@ -4,55 +4,71 @@ import { agents } from "./agents";
 import { apps } from "./apps";
 import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
+import { Json } from "./json-schema";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { maintenance } from "./maintenance";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
+import { suggestion } from "./suggestion";
 import { certificates, gossip, tokens } from "./trust";
 import { duration, label, oneOf, text, whole } from "./values";
 
 /** Every setting. Settings outside a block have their defaults in Pulumi.yaml. */
 const blocks = z.strictObject({
-  /** prod protects machines, disks and the CA key. */
-  environment: oneOf("prod", "staging", "dev", "local"),
-  /** Consul's datacenter. */
-  datacenter: label,
-  /** Consul's version, for servers and agents. */
+  environment: oneOf("prod", "staging", "dev", "local").describe(
+    "what the stack is for; `prod` protects machines, disks and the CA key",
+  ),
+  datacenter: label.describe("name of the Consul datacenter"),
   version: text(
     "a Consul version from 1.20.0, before 2.0, such as 1.22.7 (2.x has not been proven with this program)",
     /^1\.(2[0-9]|[3-9][0-9])\.\d+$/,
-  ),
-  /** Where servers on ECS fetch Consul. */
+  ).describe("version of Consul on servers and agents, from 1.20.0, before 2.0"),
   downloadMirror: text(
     "a URL below which <version>/consul_<version>_linux_<arch>.zip is found",
     // The URL stands in a systemd unit: no character that a unit or a shell interprets, and no credentials.
     /^https?:\/\/[\w.:~+-]+(\/[\w.~+-]+)*\/?$/,
+  ).describe(
+    "URL from which servers on ECS fetch Consul; <version>/consul_<version>_linux_<arch>.zip and its SHA256SUMS are below it",
   ),
-  /** Checksum of the zip; empty for the one in SHA256SUMS of the mirror. */
-  downloadSha256: z.string().refine((value) => value === "" || /^[0-9a-f]{64}$/.test(value), {
-    error: "the SHA-256 of the zip in hex, or nothing: then SHA256SUMS of the mirror is used",
-  }),
-  /** How much servers and agents log. */
-  logLevel: oneOf("trace", "debug", "info", "warn", "error"),
-  /** Raft's timing, from 1 (fast machines, quick failover) to 10. */
-  raftMultiplier: whole(1, 10),
-  /** How long metrics are kept for Prometheus. */
-  telemetryRetention: duration("a duration such as 360s, at least twice the scrape interval"),
-  gossip: gossip.prefault({}),
-  certificates: certificates.prefault({}),
-  tokens: tokens.prefault({}),
-  gate: gate.prefault({}),
-  migration: migration.optional(),
-  cluster: cluster.optional(),
-  servers: servers.optional(),
-  /** Another stack that has the servers: organization/project/stack. */
-  serversStack: text("a stack, organization/project/stack", /^[^\s/]+\/[^\s/]+\/[^\s/]+$/).optional(),
-  agents: agents.optional(),
-  dns: dns.optional(),
-  apps: apps.optional(),
-  backups: backups.optional(),
-  monitoring: monitoring.optional(),
-  maintenance: maintenance.optional(),
+  downloadSha256: z
+    .string()
+    .refine((value) => value === "" || /^[0-9a-f]{64}$/.test(value), {
+      error: "the SHA-256 of the zip in hex, or nothing: then SHA256SUMS of the mirror is used",
+    })
+    .describe("SHA-256 of the zip in hex; empty means that the mirror's SHA256SUMS decides"),
+  logLevel: oneOf("trace", "debug", "info", "warn", "error").describe("how much servers and agents log"),
+  raftMultiplier: whole(1, 10).describe("raft's timing at the servers, from 1 (fast machines, quick failover) to 10"),
+  telemetryRetention: duration("a duration such as 360s, at least twice the scrape interval").describe(
+    "how long metrics are kept for Prometheus; at least twice its scrape interval",
+  ),
+  gossip: gossip.prefault({}).describe("the keys of gossip"),
+  certificates: certificates.prefault({}).describe("the authority, and the servers' certificates"),
+  tokens: tokens.prefault({}).describe("tokens of this program's own nodes"),
+  gate: gate.prefault({}).describe("what is asked before servers are changed, and when `up` ends: docs/operations.md"),
+  migration: migration.optional().describe("only while a hand-made cluster is moved here: docs/migration.md"),
+  cluster: cluster
+    .optional()
+    .describe("the Kubernetes cluster for agents, for servers as pods, and for the Secrets of applications"),
+  servers: servers.optional().describe("the servers: machines, pods or processes"),
+  serversStack: text("a stack, organization/project/stack", /^[^\s/]+\/[^\s/]+\/[^\s/]+$/)
+    .optional()
+    .describe("another stack that has the servers, organization/project/stack, instead of `servers`"),
+  agents: agents.optional().describe("the agents; `{}` is enough in Kubernetes"),
+  dns: dns.optional().describe("names below .consul in pods: docs/dns.md"),
+  apps: apps
+    .optional()
+    .describe(
+      "applications and what each may do: docs/applications.md. Keep an empty list where there were applications",
+    ),
+  backups: backups
+    .optional()
+    .describe("snapshots of the cluster's state: docs/restore.md. Without the block there are none"),
+  monitoring: monitoring
+    .optional()
+    .describe("what Prometheus and Grafana get: docs/monitoring.md. Without the block nothing is installed"),
+  maintenance: maintenance
+    .optional()
+    .describe("when the scheduled pipeline may run `pulumi up`: docs/operations.md. Without the block it never does"),
 });
 type Blocks = z.output<typeof blocks>;
 
@@ -161,6 +177,11 @@ export const schema = blocks.check(
   }),
 );
 
+/** Every setting as JSON Schema, the keys without `consul:` in front. Rules between settings are not in it. */
+export function jsonSchema(): Json {
+  return z.toJSONSchema(schema, { io: "input", target: "draft-7" });
+}
+
 type Deep<T> = T extends (infer U)[]
   ? readonly Deep<U>[]
   : T extends object
@@ -195,7 +216,10 @@ export function parseSettings(
   region?: string,
 ): Settings {
   const { data, error } = schema.check(zonesIn(region)).safeParse(given);
-  if (error) throw new SettingsError(mistakesOf(error, given, isSecret));
+  if (error) {
+    const settings = jsonSchema();
+    throw new SettingsError(mistakesOf(error, given, isSecret, (block, key) => suggestion(block, key, settings)));
+  }
   const protect = data.servers?.platform === "ecs" ? data.servers.protect : undefined;
   return deepFreeze({ ...data, dns: data.dns ?? dns.parse({}), protect: protect ?? data.environment === "prod" });
 }

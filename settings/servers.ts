@@ -12,19 +12,27 @@ export const servers = z.discriminatedUnion("platform", [ecsServers, kubernetesS
 
 /** Before servers are changed, and when `up` ends: docs/operations.md. */
 export const gate = z.strictObject({
-  /** How long to wait for the other servers, and at the end for all, to be healthy voters. */
-  waitMinutes: whole(1, 240, " (minutes)").default(10),
-  /** Servers to update without asking: one that is down and that this update repairs. Empty it afterwards. */
-  skip: z.array(label, { error: "a list of servers' names" }).default([]),
+  waitMinutes: whole(1, 240, "minutes")
+    .default(10)
+    .describe("how long an update waits for the other servers, and at the end for all, to be healthy voters"),
+  skip: z
+    .array(label, { error: "a list of servers' names" })
+    .default([])
+    .describe("servers that are updated without asking the others, to repair them; empty it afterwards"),
 });
 
 /** While a hand-made cluster is moved here, and not after: docs/migration.md. */
 export const migration = z
   .strictObject({
-    /** Addresses of its servers. Ours join them and take over; the list is empty once they have left. */
-    servers: z.array(ipv4, { error: "a list of the old servers' addresses" }).default([]),
-    /** TLS of our servers. offer: whoever wants it has it. use: they use it themselves. After that it is demanded. */
-    tls: oneOf("offer", "use").default("offer"),
+    servers: z
+      .array(ipv4, { error: "a list of the old servers' addresses" })
+      .default([])
+      .describe("addresses of the old servers; ours join them and take over. Empty once they have left"),
+    tls: oneOf("offer", "use")
+      .default("offer")
+      .describe(
+        "TLS of the new servers: `offer` gives it to whoever wants it, with `use` they use it themselves; after the migration it is demanded",
+      ),
   })
   .check(
     rule(["servers", "tls"], ({ servers, tls }, { wrong }) => {

@@ -1,24 +1,30 @@
 import { z } from "zod";
 import { rule } from "./mistakes";
-import { text, whole } from "./values";
+import { secret, text, whole } from "./values";
 
 /** The keys of gossip. */
 export const gossip = z
   .strictObject({
-    /** Generation of the key that encrypts. A new one goes in three steps, docs/operations.md. */
-    generation: whole(1, 1000).default(1),
-    /** Generations whose keys every node knows besides: the next one before it encrypts, the last one until no node starts with it. */
-    alsoAccepted: z.array(whole(1, 1000), { error: "a list of generations such as [2]" }).default([]),
-    /** Days after which a new key is due. */
-    lifetimeDays: whole(1, 3650, " (days)").default(365),
-    /**
-     * The key of a hand-made cluster that is moved here, instead of this program's own key of generation 1; set it with
-     * --secret. A key that nobody has seen is generation 2, in the same three steps: docs/migration.md.
-     */
-    existingKey: text(
-      "a gossip key: 16, 24 or 32 bytes in base64",
-      /^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{22}==)$/,
-    ).optional(),
+    generation: whole(1, 1000)
+      .default(1)
+      .describe("generation of the gossip key that encrypts; a new one goes in three steps, docs/operations.md"),
+    alsoAccepted: z
+      .array(whole(1, 1000), { error: "a list of generations such as [2]" })
+      .default([])
+      .describe(
+        "generations whose keys every node knows besides: the next one before it encrypts, the last one until no node starts with it",
+      ),
+    lifetimeDays: whole(1, 3650, "days").default(365).describe("days after which a new gossip key is due"),
+    existingKey: secret(
+      text(
+        "a gossip key: 16, 24 or 32 bytes in base64",
+        /^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{22}==)$/,
+      ),
+    )
+      .optional()
+      .describe(
+        "key of a hand-made cluster that is moved here, as generation 1: 16, 24 or 32 bytes in base64; set it with `--secret`, docs/migration.md",
+      ),
   })
   .check(
     rule(["generation", "alsoAccepted"], ({ generation, alsoAccepted }, { wrong }) => {
@@ -37,18 +43,27 @@ export const gossip = z
 /** The authority, and the servers' certificates. */
 export const certificates = z
   .strictObject({
-    /** Generation of the certificate authority that signs. A new one goes in three steps, docs/operations.md. */
-    caGeneration: whole(1, 1000).default(1),
-    /** Generations that are trusted besides: the next one before it signs, the last one until nobody uses it. */
-    caAlsoTrusted: z.array(whole(1, 1000), { error: "a list of generations such as [2]" }).default([]),
-    /** Days that the authority's certificate is valid. */
-    caDays: whole(30, 7300, " (days)").default(3650),
-    /** Days that a server's certificate is valid. */
-    serverDays: whole(2, 3650, " (days)").default(365),
-    /** A server certificate with fewer days left is renewed by the next `pulumi up`. */
-    renewDays: whole(1, 365, " (days)").default(60),
-    /** Below this many days left, of a certificate, the authority or the gossip key, each preview warns. */
-    warnDays: whole(1, 365, " (days)").default(30),
+    caGeneration: whole(1, 1000)
+      .default(1)
+      .describe(
+        "generation of the certificate authority that signs; a new one goes in three steps, docs/operations.md",
+      ),
+    caAlsoTrusted: z
+      .array(whole(1, 1000), { error: "a list of generations such as [2]" })
+      .default([])
+      .describe(
+        "generations that are trusted besides: the next one before it signs, the last one until nobody uses it",
+      ),
+    caDays: whole(30, 7300, "days").default(3650).describe("days that the authority's certificate is valid"),
+    serverDays: whole(2, 3650, "days")
+      .default(365)
+      .describe("days that a server's certificate is valid; at most `certificates.caDays`"),
+    renewDays: whole(1, 365, "days")
+      .default(60)
+      .describe("`up` renews a server's certificate with fewer days left; fewer than `certificates.serverDays`"),
+    warnDays: whole(1, 365, "days")
+      .default(30)
+      .describe("each preview warns below this many days left, of a certificate, the authority or the gossip key"),
   })
   .check(
     rule(["renewDays", "serverDays"], ({ renewDays, serverDays }, { wrong }) => {
@@ -66,6 +81,5 @@ export const certificates = z
 
 /** Tokens that this program makes for its own nodes. */
 export const tokens = z.strictObject({
-  /** Raise by one to have a new token for the agents. */
-  agentGeneration: whole(1, 1000).default(1),
+  agentGeneration: whole(1, 1000).default(1).describe("raise by one to have a new token for the agents"),
 });

@@ -2,36 +2,53 @@ import { z } from "zod";
 import { coverEverything, isCidr, isIpv4 } from "./ip";
 import { rule } from "./mistakes";
 
-// Kinds of values. Each says what is accepted in the words that stand beside a wrong value.
+// Kinds of values. Each says what is accepted in the words that stand beside a wrong value. What `meta` has goes into the
+// JSON Schema; its `title` stands in the tables of docs/settings.md as the kind of value.
 
 /** Text that matches, by default text that is not blank; `unless` names what is refused all the same. */
 export const text = (accepted: string, pattern = /\S/, unless?: (value: string) => boolean) =>
-  z.string({ error: accepted }).refine((value) => pattern.test(value) && !unless?.(value), { error: accepted });
+  z
+    .string({ error: accepted })
+    .refine((value) => pattern.test(value) && !unless?.(value), { error: accepted })
+    .meta({ pattern: pattern.source });
 
 export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
   z.enum(values, { error: `one of ${values.join(", ")}` });
 
 /** A whole number. Not zod's `int()`: where that fails, zod skips the rules of every block around it. */
-export const whole = (min: number, max: number, unit = "") => {
-  const error = `a whole number from ${min} to ${max}${unit}`;
-  return z.number({ error }).refine((value) => Number.isInteger(value) && value >= min && value <= max, { error });
+export const whole = (min: number, max: number, unit?: string) => {
+  const error = `a whole number from ${min} to ${max}${unit === undefined ? "" : ` (${unit})`}`;
+  return z
+    .number({ error })
+    .refine((value) => Number.isInteger(value) && value >= min && value <= max, { error })
+    .meta({
+      type: "integer",
+      minimum: min,
+      maximum: max,
+      title: `${min} to ${max}${unit === undefined ? "" : ` ${unit}`}`,
+    });
 };
 
 export const flag = z.boolean({ error: "true or false" });
 
 /** A duration as Go reads it. */
 export const duration = (accepted = "a duration such as 30s, 15m or 8h") =>
-  text(accepted, /^([1-9]\d*(\.\d+)?(ms|s|m|h))+$/);
+  text(accepted, /^([1-9]\d*(\.\d+)?(ms|s|m|h))+$/).meta({ title: "duration" });
 
 /** A name that is one DNS label, since Consul answers for it as <name>.node.<datacenter>.consul. */
 export const label = text(
   "lower-case letters, digits and dashes, at most 63, such as consul-1",
   /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
-);
+).meta({ title: "DNS label" });
 
 export const ipv4 = z
   .string({ error: "an IPv4 address such as 10.16.190.28" })
-  .refine(isIpv4, { error: "an IPv4 address such as 10.16.190.28" });
+  .refine(isIpv4, { error: "an IPv4 address such as 10.16.190.28" })
+  .meta({ title: "IPv4 address", pattern: /^\d{1,3}(\.\d{1,3}){3}$/.source });
+
+export const loopback = ipv4
+  .refine((value) => !isIpv4(value) || value.startsWith("127."), { error: "a loopback address, 127.x.y.z" })
+  .meta({ title: "127.x.y.z", pattern: /^127(\.\d{1,3}){3}$/.source });
 
 /** A network of at most 2^24 addresses: no organization has a wider one. */
 export const cidr = z
@@ -39,7 +56,8 @@ export const cidr = z
   .refine(isCidr, { error: "a CIDR with its host bits zero, such as 10.16.0.0/16" })
   .refine((value) => !isCidr(value) || Number(value.split("/")[1]) >= 8, {
     error: "a network of yours, /8 or narrower: the whole world is never let in",
-  });
+  })
+  .meta({ title: "CIDR", pattern: /^\d{1,3}(\.\d{1,3}){3}\/([89]|[12]\d|3[0-2])$/.source });
 
 /** Networks that are let in; together never the whole world. */
 export const cidrs = (error: string) =>
@@ -52,10 +70,13 @@ export const cidrs = (error: string) =>
 
 /** The id of something in the cloud, such as vpc-bp1x. */
 export const cloudId = (prefix: string, what: string) =>
-  text(`${what}, ${prefix}-...`, new RegExp(`^${prefix}-[A-Za-z0-9]+$`));
+  text(`${what}, ${prefix}-...`, new RegExp(`^${prefix}-[A-Za-z0-9]+$`)).meta({ title: `${prefix}-…` });
 
 export const quantity = (example: string) =>
-  text(`a Kubernetes quantity such as ${example}`, /^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?$/);
+  text(`a Kubernetes quantity such as ${example}`, /^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?$/).meta({ title: "quantity" });
+
+/** Text that is a secret: an encrypted value may stand in its place in a stack file, and no mistake shows the value. */
+export const secret = (of: z.ZodString) => of.meta({ writeOnly: true });
 
 export const textMap = (error: string) => z.record(z.string(), z.string({ error: "text" }), { error });
 
@@ -63,38 +84,87 @@ export const serverCount = "3 or 5 servers: an odd number, so that a majority is
 
 /** Servers that are listed one by one. */
 export const serverNodes = <T extends z.ZodType>(node: T) =>
-  z.array(node, { error: serverCount }).check(
-    rule([], ({ length }, { wrong }) => {
-      if (length !== 3 && length !== 5) wrong([], serverCount, `${length} servers`);
-    }),
-  );
+  z
+    .array(node, { error: serverCount })
+    .check(
+      rule([], ({ length }, { wrong }) => {
+        if (length !== 3 && length !== 5) wrong([], serverCount, `${length} servers`);
+      }),
+    )
+    .meta({ minItems: 3, maxItems: 5, not: { minItems: 4, maxItems: 4 } });
 
 // --- pods ---
 
 export const image = text(
   "an image with a tag or digest that stays, such as registry-vpc.cn-hangzhou.aliyuncs.com/ops/consul:1.22.7",
   /^(?!.*:latest$)[^\s:@]+(:\d+\/[^\s:@]+)?(:[^\s:@/]+|@sha256:[0-9a-f]{64})$/,
-);
+).meta({ title: "image" });
 
-export const tolerations = z.array(
-  z.strictObject({
-    key: z.string().optional(),
-    operator: oneOf("Exists", "Equal").optional(),
-    value: z.string().optional(),
-    effect: oneOf("NoSchedule", "PreferNoSchedule", "NoExecute").optional(),
-  }),
-  { error: "a list of tolerations" },
-);
+export const tolerations = z
+  .array(
+    z.strictObject({
+      key: z.string().optional(),
+      operator: oneOf("Exists", "Equal").optional(),
+      value: z.string().optional(),
+      effect: oneOf("NoSchedule", "PreferNoSchedule", "NoExecute").optional(),
+    }),
+    { error: "a list of tolerations" },
+  )
+  // Kubernetes' own documents have what is inside a toleration.
+  .meta({ title: "list of tolerations" });
+
+/** A key of a label or of an annotation: a name, with a domain in front where there is one. */
+const markKey = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$/;
+/** Labels by which Services, controllers and this program find pods. */
+const ownLabel =
+  /^(app\.kubernetes\.io\/(name|component)|([a-z-]+\.)?(statefulset|apps|batch)\.kubernetes\.io\/.*|controller-(revision-hash|uid)|job-name|pod-template-.*)$/;
+const labelValue = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/;
+
+/** Labels and annotations of pods. @param whose pods, as the tables have it */
+export const podMarks = (whose: string) => ({
+  podLabels: textMap("a map of labels")
+    .check(
+      rule([], (given, { wrong }) => {
+        for (const [key, value] of Object.entries(given)) {
+          if (!markKey.test(key)) wrong([key], "a label such as team or example.com/team", key);
+          else if (ownLabel.test(key))
+            wrong([key], "a label of yours: by this one Kubernetes and this program find pods");
+          else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
+        }
+      }),
+    )
+    .default({})
+    .describe(`labels of ${whose}`),
+  podAnnotations: textMap("a map of annotations")
+    .check(
+      rule([], (given, { wrong }) => {
+        for (const key of Object.keys(given).filter((key) => !markKey.test(key))) {
+          wrong([key], "an annotation such as example.com/logs", key);
+        }
+      }),
+    )
+    .default({})
+    .describe(`annotations of ${whose}`),
+});
 
 /** Requests and limits of a container, as Kubernetes has them. No limit for cpu unless one is given. */
 export const resources = (usual: { cpu: string; memory: string; memoryLimit: string }) =>
   z
     .strictObject({
       requests: z
-        .strictObject({ cpu: quantity("200m").default(usual.cpu), memory: quantity("256Mi").default(usual.memory) })
-        .prefault({}),
+        .strictObject({
+          cpu: quantity("200m").default(usual.cpu).describe("CPU that the container asks for"),
+          memory: quantity("256Mi").default(usual.memory).describe("memory that the container asks for"),
+        })
+        .prefault({})
+        .describe("what the container asks for"),
       limits: z
-        .strictObject({ cpu: quantity("1").optional(), memory: quantity("1Gi").default(usual.memoryLimit) })
-        .prefault({}),
+        .strictObject({
+          cpu: quantity("1").optional().describe("most CPU that the container gets; without a value no limit"),
+          memory: quantity("1Gi").default(usual.memoryLimit).describe("memory above which the container is killed"),
+        })
+        .prefault({})
+        .describe("what the container gets at most"),
     })
-    .prefault({});
+    .prefault({})
+    .describe("requests and limits of the container, as Kubernetes has them");

@@ -29,7 +29,7 @@ function createKubernetesAgents(
   settings: Settings,
   agents: KubernetesAgentsSettings,
   servers: Servers,
-  { namespace, provider }: ClusterAccess,
+  { namespace, provider, marks }: ClusterAccess,
 ): Agents {
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   const { daemonSet } = new KubernetesAgents(
@@ -38,6 +38,7 @@ function createKubernetesAgents(
       settings: agents,
       version: settings.version,
       namespace,
+      marks,
       config: {
         logLevel: settings.logLevel,
         telemetryRetention: settings.telemetryRetention,
@@ -45,6 +46,7 @@ function createKubernetesAgents(
         reconnectTimeout: agents.reconnectTimeout,
         registerMember: agents.registerMember,
         recursors: agents.recursors,
+        listen: agents.listen,
         extra: agents.extraConfig,
       },
       datacenter,
@@ -77,7 +79,8 @@ function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, se
       reconnectTimeout: "15m",
       registerMember: true,
       recursors: [],
-      extra: {},
+      listen: [],
+      extra: agents.extraConfig,
     };
     const node = describeAgent(
       { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken },

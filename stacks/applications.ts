@@ -1,5 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
 import { AccessTokens, TokenHolder, TokenReference } from "../components/kubernetes/access-tokens";
+import { AppAccess } from "../components/kubernetes/app-access";
+import { appAccess } from "../components/kubernetes/app-environment";
+import { createSharedEnvironment } from "../components/kubernetes/shared-environment";
 import { Monitoring } from "../components/kubernetes/monitoring";
 import { SnapshotCronJob } from "../components/kubernetes/snapshots";
 import { appRules, metricsRules, snapshotRules } from "../consul/access";
@@ -9,20 +12,20 @@ import { MonitoringSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
 import { Servers } from "./servers";
 
-/** Tokens of applications by their name, for the outputs. */
-export type AppTokens = Record<string, TokenReference>;
+/** What applications need to reach Consul, by their name, for the outputs. */
+export type Applications = Record<string, AppAccess>;
 
 /**
  * What is in the cluster besides agents and servers: tokens of applications, snapshots of servers that run there, and
  * what Prometheus and Grafana need.
- * @returns the tokens of applications
+ * @returns what applications need to reach Consul
  */
 export function createApplications(
   settings: Settings,
   servers: Servers,
   cluster: ClusterAccess | undefined,
-): pulumi.Output<AppTokens> {
-  if (cluster === undefined) return pulumi.output<AppTokens>({});
+): pulumi.Output<Applications> {
+  if (cluster === undefined) return pulumi.output<Applications>({});
   const { apps = [], monitoring } = settings;
   const image = imageOf(settings);
   const holders = holdersOf(settings, cluster);
@@ -32,8 +35,14 @@ export function createApplications(
       : undefined;
   createSnapshots(settings, servers, cluster, image, access?.tokens[snapshotTool]);
   if (monitoring) createMonitoring(settings, monitoring, servers, cluster, access?.tokens[metricsTool]);
-  const tokens = apps.map(({ name }) => [name, access?.tokens[name]] as const);
-  return pulumi.output(Object.fromEntries(tokens)) as pulumi.Output<AppTokens>;
+  if (settings.agents?.platform === "kubernetes") {
+    createSharedEnvironment(
+      apps.map(({ namespace }) => namespace),
+      cluster,
+    );
+  }
+  const ways = apps.map(({ name }) => [name, access?.tokens[name]?.apply(appAccess)] as const);
+  return pulumi.output(Object.fromEntries(ways)) as pulumi.Output<Applications>;
 }
 
 /** The servers' settings, where the servers are in the cluster. */
@@ -79,6 +88,7 @@ function createTokens(
       holders,
       keeper: { project: pulumi.getProject(), stack: pulumi.getStack() },
       namespace: cluster.namespace,
+      marks: cluster.marks,
       image,
       serverUrls,
       serversInCluster: serversInCluster(settings) !== undefined,
@@ -95,7 +105,7 @@ function createTokens(
 function createSnapshots(
   settings: Settings,
   servers: Servers,
-  { namespace, provider }: ClusterAccess,
+  { namespace, provider, marks }: ClusterAccess,
   image: string,
   token: pulumi.Output<TokenReference> | undefined,
 ): void {
@@ -107,6 +117,7 @@ function createSnapshots(
     {
       snapshots: { everyHours: backups.everyHours, keep: backups.keep },
       namespace,
+      marks,
       image,
       serverUrl: pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`,
       caCertificate: servers.outputs.caCertificate,

@@ -1,8 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { EnvVar, TokenReference } from "../components/kubernetes/app-environment";
-
-export { tokenEnvironment, type EnvVar, type TokenReference } from "../components/kubernetes/app-environment";
+import type { AppAccess, EnvVar } from "../components/kubernetes/app-access";
 import type { Expiry } from "./expiry";
+
+export type { AppAccess, EnvVar, TokenReference } from "../components/kubernetes/app-access";
 
 /** Version of the contract below. Fields are only ever added; a change of meaning raises this. */
 export const outputsVersion = 1;
@@ -38,10 +38,10 @@ export interface ConsulOutputs {
   /** Environment of an application's container, as a pod spec has it; see components/kubernetes/app-environment.ts. */
   appEnvironment: pulumi.Output<EnvVar[]>;
   /**
-   * Applications of consul:apps by name: the Secret that holds the token of each, and the token's public id. Make the
-   * environment of it with `tokenEnvironment`, and put the id into an annotation of the pods: they roll with the token.
+   * Applications of consul:apps by name: the whole environment of a container of each, the Secret that holds its token,
+   * and the token's public id. Put the id into an annotation of the pods: they roll with the token.
    */
-  apps: pulumi.Output<Record<string, TokenReference>>;
+  apps: pulumi.Output<Record<string, AppAccess>>;
   /** What to put into the cluster's CoreDNS by hand; empty where `up` has done it or there are no agents in Kubernetes. */
   dnsSnippet: pulumi.Output<string>;
   /** When the certificate authority, the first server certificate and the gossip key run out or are due; RFC 3339. */
@@ -112,13 +112,16 @@ export function consulOutputs(stack: pulumi.StackReference): ConsulOutputs {
 }
 
 /**
- * Where the token of one application is, of those in consul:apps of the stack that was read.
+ * How one application reaches Consul, of those in consul:apps of the stack that was read.
  * @throws (as a failed output) where there is no such application, with those that there are
  */
-export function appToken(consul: ConsulOutputs, name: string): pulumi.Output<TokenReference> {
+export function appAccess(consul: ConsulOutputs, name: string): pulumi.Output<AppAccess> {
   return consul.apps.apply((apps) => {
-    const token = apps[name];
-    if (token) return token;
+    const access = apps[name] as Partial<AppAccess> | undefined;
+    if (access?.environment) return access as AppAccess;
+    if (access) {
+      throw new Error(`the Consul stack has no environment for "${name}": run \`pulumi up\` there with this release`);
+    }
     const others = Object.keys(apps).sort().join(", ") || "none";
     throw new Error(`the Consul stack has no token for "${name}", only for: ${others}; add it to consul:apps there`);
   });

@@ -135,6 +135,7 @@ function serverConfig(settings: Settings, servers: ServersSettings, hosts: reado
     serverCount: hosts.length,
     ui: servers.platform === "kubernetes" ? servers.ui !== undefined : servers.ui,
     localAddress: "127.0.0.1",
+    extra: servers.extraConfig,
     joinFirst: settings.migration?.servers ?? [],
     tls: settings.migration?.tls,
   };
@@ -149,10 +150,10 @@ function createKubernetesServers(
 ): KubernetesServers {
   if (!cluster || !deployment.cluster) throw new Error("settings with servers in a cluster and without the cluster");
   const pods = serverPods(settings.count, deployment.cluster.namespace);
-  const { namespace, keeper, provider } = cluster;
+  const { namespace, keeper, provider, marks } = cluster;
   return new KubernetesServers(
     "consul-server",
-    { settings, config, deployment, namespace, pods, trust, keeper },
+    { settings, config, deployment, namespace, pods, trust, marks, keeper },
     { providers: [provider] },
   );
 }

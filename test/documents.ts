@@ -9,8 +9,10 @@ export const documents = [
   ...readdirSync(join(programDir, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => `docs/${name}`),
-  "examples/network/README.md",
-  "examples/stack-typescript/README.md",
+  ...readdirSync(join(programDir, "examples"), { recursive: true, encoding: "utf8" })
+    .filter((name) => /^([\w-]+\/)?README\.md$/.test(name))
+    .map((name) => `examples/${name}`),
+  "reader/README.md",
   "tools/README.md",
 ].sort();
 

@@ -1,12 +1,13 @@
 import { execFile, spawn } from "child_process";
 import { createHash } from "crypto";
 import { existsSync, rmSync } from "fs";
-import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "fs/promises";
+import { mkdir, readFile, readdir, rename, rm, writeFile } from "fs/promises";
 import { constants, homedir, setPriority } from "os";
 import { isAbsolute, join } from "path";
 import { createInterface } from "readline";
-import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
+import { lock } from "./lock";
+import { expected, PartsDone, Progress } from "./progress";
 
 /** A program of another project that is built here with Go. */
 export type Tool =
@@ -31,6 +32,8 @@ interface Recipe {
   readonly tags?: string;
   /** A variable of the program that holds its version, where an ordinary `go build` leaves it empty. */
   readonly versionVariable?: string;
+  /** Minutes of one core that a build takes from nothing, where somebody waits for it who has not asked for it. */
+  readonly cpuMinutes?: number;
 }
 
 const kubernetes = (name: string): Recipe => ({
@@ -40,18 +43,18 @@ const kubernetes = (name: string): Recipe => ({
 });
 
 const recipes: Readonly<Record<Tool, Recipe>> = {
-  consul: { module: "consul", package: "github.com/hashicorp/consul" },
+  consul: { module: "consul", package: "github.com/hashicorp/consul", cpuMinutes: 6 },
   "consul-previous": { module: "consul-previous", package: "github.com/hashicorp/consul" },
   "kube-apiserver": kubernetes("kube-apiserver"),
   "kube-controller-manager": kubernetes("kube-controller-manager"),
   "kube-scheduler": kubernetes("kube-scheduler"),
   kwok: { module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok" },
   coredns: { module: "coredns", package: "github.com/coredns/coredns", main: "main.go" },
-  // Without service discovery, which brings the SDK of every cloud; checking rules does not need it.
+  // Without the service discovery that brings the SDK of every cloud; with Consul's, which docs/monitoring.md uses.
   promtool: {
     module: "promtool",
     package: "github.com/prometheus/prometheus/cmd/promtool",
-    tags: "remove_all_sd",
+    tags: "remove_all_sd,enable_consul_sd",
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
@@ -59,16 +62,15 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
 
 /**
  * Builds a tool with Go, once: the binary is kept below `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/tools` until
- * go.mod, go.sum, a main file of ours or the Go version change. Consul takes about six CPU minutes from nothing, no other
- * tool takes longer. Only one build runs at a time on a machine; a second caller waits for the first and takes its
+ * go.mod, go.sum, a main file of ours or the Go version change. No tool takes longer than Consul. Only one build runs at a time on a machine; a second caller waits for the first and takes its
  * result.
  *
- * @param progress gets a line now and then while there is something to wait for
+ * @param progress gets a line now and then while there is something to wait for; passing lines say how far it is
  * @returns the absolute path of the binary
  * @throws where Go is missing or too old, modules cannot be downloaded, or the build fails; the message says which
  */
-export async function buildTool(tool: Tool, progress: (line: string) => void = () => undefined): Promise<string> {
-  const { module, package: main, main: ownMain, tags, versionVariable } = recipes[tool];
+export async function buildTool(tool: Tool, progress: Progress = () => undefined): Promise<string> {
+  const { module, package: main, main: ownMain, tags, versionVariable, cpuMinutes } = recipes[tool];
   const directory = join(__dirname, module);
   const [goMod = "", goSum = "", source = ""] = await Promise.all(
     ["go.mod", "go.sum", ...(ownMain === undefined ? [] : [ownMain])].map((file) =>
@@ -99,16 +101,16 @@ export async function buildTool(tool: Tool, progress: (line: string) => void = (
   try {
     if (existsSync(target)) return target; // another process has just built it
     await removeLeftovers(join(target, ".."));
-    progress(`building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once`);
-    const temporary = `${target}.${process.pid}.tmp`;
-    await goBuild(
-      tool,
-      directory,
-      [...args, "-o", temporary, ownMain === undefined ? main : "."],
-      `${target}.log`,
-      progress,
+    const long = cpuMinutes === undefined ? "" : `: ${expected(cpuMinutes)}`;
+    progress(
+      `building ${main} ${moduleVersion(goMod, main)} with ${goVersion.split("\n")[0] ?? "go"}, only this once${long}`,
     );
-    await rename(temporary, target);
+    const what = ownMain === undefined ? main : ".";
+    const work = `${target}.${process.pid}.tmp`;
+    await mkdir(work);
+    await goBuild(tool, { cwd: directory, work }, [...args, what], target, progress).finally(() =>
+      rm(work, { recursive: true }),
+    );
     return target;
   } finally {
     await unlock();
@@ -142,8 +144,7 @@ export function moduleVersion(goMod: string, goPackage: string): string {
 /** The error for a machine without Go. */
 export function missingGo(tool: Tool, goMod: string): string {
   const least = /^go (\S+)$/m.exec(goMod)?.[1] ?? "1.25";
-  const otherwise = tool === "consul" ? " or set CONSUL_BIN to a consul binary" : "";
-  return `${tool} cannot be built, go is not on PATH: install Go >= ${least}${otherwise}`;
+  return `${tool} cannot be built, go is not on PATH: install Go >= ${least}`;
 }
 
 /** The error for a build that failed, from what Go printed and the file that has all of it. */
@@ -169,84 +170,82 @@ function goEnvironment(): NodeJS.ProcessEnv {
   };
 }
 
+/** The directory where Go runs, and the one for its temporary files. */
+interface Place {
+  readonly cwd: string;
+  readonly work: string;
+}
+
+/** Builds a package into a file, all of it or nothing. @param args flags, and the package */
 async function goBuild(
   tool: Tool,
-  cwd: string,
+  place: Place,
   args: readonly string[],
-  log: string,
-  progress: (line: string) => void,
+  target: string,
+  progress: Progress,
 ): Promise<void> {
-  const child = spawn("go", ["build", "-v", ...args], {
-    cwd,
-    env: goEnvironment(),
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  // A build takes minutes of every core: everything else on the machine goes first.
-  if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-  const stop = () => child.kill();
-  process.once("exit", stop);
   const lines: string[] = [];
-  let packages = 0;
+  const downloads = new PartsDone(0, "modules downloaded", progress);
+  const noted = (line: string) => {
+    lines.push(line);
+    if (line.startsWith("go: downloading ")) downloads.next();
+  };
+  const failed = async () => {
+    const log = `${target}.log`;
+    await writeFile(log, lines.join("\n") + "\n");
+    return new Error(buildFailure(tool, lines.join("\n"), log));
+  };
+  const template = "{{if .Stale}}{{.ImportPath}}{{end}}";
+  const stale: string[] = [];
+  const list = await go(["list", "-deps", "-f", template, ...args], place, noted, (line) => stale.push(line));
+  if (list !== 0) throw await failed();
+  const compiled = new PartsDone(stale.length, `packages compiled for ${tool}`, progress);
+  const built = join(place.work, tool);
+  const build = await go(["build", "-v", "-o", built, ...args], place, (line) => {
+    noted(line);
+    if (!/\s/.test(line)) compiled.next();
+  });
+  if (build !== 0) throw await failed();
+  await rename(built, target);
+}
+
+/**
+ * Runs Go, and ends it with all that it has started when this process ends.
+ * @param said takes each line of standard error
+ * @param answered takes each line of standard output
+ * @returns the exit status
+ */
+async function go(
+  args: readonly string[],
+  { cwd, work }: Place,
+  said: (line: string) => void,
+  answered: (line: string) => void = () => undefined,
+): Promise<number | null> {
+  // A group of its own, so that the compilers are ended together with the command that has started them.
+  const env = { ...goEnvironment(), GOTMPDIR: work };
+  const child = spawn("go", args, { cwd, env, stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const { pid } = child;
+  // A build takes minutes of every core: everything else on the machine goes first.
+  if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
+  const stop = () => {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+    rmSync(work, { recursive: true, force: true, maxRetries: 3 });
+  };
+  process.once("exit", stop);
   try {
     const ended = new Promise<number | null>((resolve, reject) => child.once("error", reject).once("close", resolve));
-    createInterface(child.stderr).on("line", (line) => {
-      lines.push(line);
-      if (line.startsWith("go: downloading ")) progress(line.replace("go: ", ""));
-      else if (!/\s/.test(line) && ++packages % 25 === 0) progress(`${packages} packages compiled for ${tool}`);
-    });
-    if ((await ended) === 0) return;
-    await writeFile(log, lines.join("\n") + "\n");
-    throw new Error(buildFailure(tool, lines.join("\n"), log));
+    createInterface(child.stderr).on("line", said);
+    createInterface(child.stdout).on("line", answered);
+    return await ended;
   } finally {
     process.off("exit", stop);
   }
 }
 
-/** Unfinished binaries of builds that were killed. */
+/** What builds that were killed have left. */
 async function removeLeftovers(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) if (name.endsWith(".tmp")) await rm(join(directory, name));
-}
-
-/**
- * Waits until this process holds the lock. The holder renews the file's time every few seconds, so the lock of a process
- * that is gone ends by itself. Two holders at once would cost a second build and nothing else: each renames its result
- * into place.
- */
-async function lock(file: string, waiting: () => void): Promise<() => Promise<void>> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(file, `${process.pid}\n`, { flag: "wx" });
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-    if (await abandoned(file)) {
-      await rm(file, { force: true });
-    } else {
-      if (attempt % 20 === 0) waiting();
-      await sleep(500);
-    }
-  }
-  const renew = setInterval(() => void utimes(file, new Date(), new Date()).catch(() => undefined), 5_000);
-  const onExit = () => rmSync(file, { force: true });
-  process.once("exit", onExit);
-  return async () => {
-    clearInterval(renew);
-    process.off("exit", onExit);
-    await rm(file, { force: true });
-  };
-}
-
-async function abandoned(file: string): Promise<boolean> {
-  try {
-    const [{ mtimeMs }, text] = await Promise.all([stat(file), readFile(file, "utf8")]);
-    if (Date.now() - mtimeMs > 30_000) return true;
-    const holder = Number(text);
-    if (holder > 0) process.kill(holder, 0);
-    return false;
-  } catch (error) {
-    // ESRCH: the holder is gone. ENOENT: the holder has just given the lock back. EPERM: it lives, as another user.
-    return ["ESRCH", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "");
+  for (const name of await readdir(directory)) {
+    if (name.endsWith(".tmp")) await rm(join(directory, name), { recursive: true });
   }
 }
 

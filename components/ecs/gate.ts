@@ -4,13 +4,14 @@ import { trustPattern } from "../../consul/config";
 import { gossipPattern, onlyAddsKeys } from "../../consul/gossip";
 import { retire, useGossipKeys } from "../../consul/machine/commands";
 import { UserData } from "../../consul/machine/user-data";
-import { assess, Verdict } from "../../consul/quorum";
+import { assess, Reason, Verdict } from "../../consul/quorum";
 import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
 import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
 import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
+import { Patience } from "./patience";
 import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
@@ -258,30 +259,32 @@ export class QuorumGate {
     const { gate, migration } = this.args.settings;
     const { waitMinutes } = gate;
     const deadline = Date.now() + waitMinutes * 60_000;
+    const patience = new Patience();
     for (;;) {
-      let [reasons, final]: [readonly string[], boolean] = [[], false];
+      let [reasons, final]: [readonly Reason[], boolean] = [[], false];
       try {
         const machines = await this.machines.list();
         const lost = this.lost(candidate);
         const looks = await this.machines.look(machines, candidate, lost);
         const verdict = assess(looks, { candidate, lost, guests: migration?.servers ?? [] });
-        reasons = verdict.ok ? await then(verdict, machines) : verdict.reasons;
+        reasons = verdict.ok ? (await then(verdict, machines)).map(ofAll) : verdict.reasons;
         final = !verdict.ok && verdict.final;
       } catch (error) {
-        [reasons, final] = [[(error as Error).message], error instanceof RefusedError];
+        [reasons, final] = [[ofAll((error as Error).message)], error instanceof RefusedError];
       }
       if (reasons.length === 0) return;
+      patience.note(reasons);
       if (final || Date.now() >= deadline) {
         const waited = final ? "" : ` after ${waitMinutes} minutes`;
         const repair =
           candidate === undefined
-            ? " (a server that is lost for longer: name it in consul:gate.skip, and all that does not need it goes on)"
-            : ` (if it is to repair ${candidate} itself: consul:gate.skip)`;
-        throw new pulumi.RunError(
-          `${problem}${waited}: ${reasons.join("; ")}. Put that right and run \`pulumi up\` again: it asks again, and goes on from there${repair}`,
-        );
+            ? "A server that is lost for longer: name it in consul:gate.skip, and all that does not need it goes on."
+            : `If it is to repair ${candidate} itself: consul:gate.skip.`;
+        const lines = patience.lines(reasons, final).map((line) => `  ${line}`);
+        const again = "Put that right and run `pulumi up` again: it asks again, and goes on from there.";
+        throw new pulumi.RunError([`${problem}${waited}:`, ...lines, again, repair].join("\n"));
       }
-      progress(`${candidate ?? "servers"}: waiting, ${reasons.join("; ")}`);
+      progress(`${candidate ?? "servers"}: ${patience.line(reasons)}`);
       await sleep(this.pause);
     }
   }
@@ -311,6 +314,10 @@ function announce(
   if (!known) return pulumi.log.info(`${server}: the machine stops and starts (${stoppedBy.join(", ")})`);
   const change = changeOf(before, wanted, stoppedBy);
   userData.apply((own) => pulumi.log.info(describeChange(server, change, before, own)));
+}
+
+function ofAll(what: string): Reason {
+  return { server: "", what };
 }
 
 /** Whether a server runs this version, of whichever edition. */

@@ -2,10 +2,11 @@ import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { formerPrefix, grantObjects, grantOwner, Keeper } from "../../consul/access";
 import { accessorId } from "../../consul/acl";
-import { TokenReference } from "./app-environment";
+import { TokenReference } from "./app-access";
 import { randomToken } from "../random";
 import { aclWork, serversJob } from "./job";
 import { base64Values, labelsOf } from "./objects";
+import { PodMarks } from "./pod";
 
 export type { TokenReference };
 
@@ -29,6 +30,8 @@ export interface AccessTokensArgs {
   readonly keeper: Keeper;
   /** Namespace of the Job. */
   readonly namespace: pulumi.Input<string>;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** An image with curl and a shell, such as Consul's own. */
   readonly image: string;
   readonly serverUrls: pulumi.Input<string[]>;
@@ -72,6 +75,7 @@ export class AccessTokens extends pulumi.ComponentResource {
         prefix: "consul-access-tokens",
         namespace,
         labels,
+        marks: args.marks,
         image,
         serverUrls,
         caCertificate,

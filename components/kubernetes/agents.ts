@@ -10,12 +10,24 @@ import { AgentNodeArgs, describeAgent } from "../agent-node";
 import { fieldVariable } from "./app-environment";
 import { createNodeLocalService } from "./node-local-service";
 import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
-import { configMount, Mount, pod, readinessProbe, realLinuxNodes, secretsMount, unprivileged } from "./pod";
+import {
+  configMount,
+  Mount,
+  pod,
+  PodMarks,
+  podMetadata,
+  readinessProbe,
+  realLinuxNodes,
+  secretsMount,
+  unprivileged,
+} from "./pod";
 
 export interface KubernetesAgentsArgs extends AgentNodeArgs {
   readonly settings: KubernetesAgentsSettings;
   readonly version: string;
   readonly namespace: pulumi.Input<string>;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** What the agents wait for. */
   readonly dependsOn: pulumi.Input<pulumi.Resource[]>;
 }
@@ -78,7 +90,7 @@ export class KubernetesAgents extends pulumi.ComponentResource {
   }
 
   private createDaemonSet(node: pulumi.Output<ConsulNode>, mounts: Mount[], account: ServiceAccount): DaemonSet {
-    const { settings, namespace, dependsOn } = this.args;
+    const { settings, namespace, marks, dependsOn } = this.args;
     const { maxUnavailable, minReadySeconds } = settings.updatePace;
     return new DaemonSet(
       this.name,
@@ -89,7 +101,7 @@ export class KubernetesAgents extends pulumi.ComponentResource {
           minReadySeconds,
           revisionHistoryLimit: 10,
           updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable, maxSurge: 0 } },
-          template: { metadata: { labels: agentLabels }, spec: this.pod(node, mounts, account) },
+          template: { metadata: podMetadata(agentLabels, marks, settings), spec: this.pod(node, mounts, account) },
         },
       },
       // One node at a time takes its time: eleven nodes are a few minutes, a hundred are an hour.

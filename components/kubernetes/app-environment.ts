@@ -1,26 +1,5 @@
 import { ports } from "../../consul/config";
-
-/** One environment variable of a container, in the form a pod spec has it. */
-export type EnvVar =
-  | { readonly name: string; readonly value: string }
-  | { readonly name: string; readonly valueFrom: { readonly fieldRef: { readonly fieldPath: string } } }
-  | { readonly name: string; readonly valueFrom: { readonly secretKeyRef: SecretKey } };
-
-/** One value of a Secret in the container's own namespace. */
-interface SecretKey {
-  readonly name: string;
-  readonly key: string;
-}
-
-/** Where a token is, for a container's `secretKeyRef`. Nothing in it is secret. */
-export interface TokenReference {
-  readonly namespace: string;
-  readonly secretName: string;
-  /** Key in the Secret. */
-  readonly key: string;
-  /** The token's public id: changes with the token, so it belongs into an annotation of the pods that use it. */
-  readonly accessorId: string;
-}
+import { AppAccess, EnvVar, TokenReference } from "./app-access";
 
 /** A variable that has a field of the pod: its address, its node's name. */
 export function fieldVariable(name: string, fieldPath: string): EnvVar {
@@ -46,13 +25,29 @@ export function appEnvironment(): EnvVar[] {
 }
 
 /**
- * The environment with which an application's container presents its token, one of the stack output `apps`:
- * `CONSUL_HTTP_TOKEN` for Consul's own clients, `SPRING_CLOUD_CONSUL_TOKEN` for Spring Cloud Consul.
+ * How the application of a token reaches Consul: the agent of its own node, and the token as `CONSUL_HTTP_TOKEN` for
+ * Consul's own clients and as `SPRING_CLOUD_CONSUL_TOKEN` for Spring Cloud Consul.
  */
-export function tokenEnvironment({ secretName, key }: { secretName: string; key: string }): EnvVar[] {
-  const valueFrom = { secretKeyRef: { name: secretName, key } };
-  return [
-    { name: "CONSUL_HTTP_TOKEN", valueFrom },
-    { name: "SPRING_CLOUD_CONSUL_TOKEN", valueFrom },
-  ];
+export function appAccess(token: TokenReference): AppAccess {
+  const valueFrom = { secretKeyRef: { name: token.secretName, key: token.key } };
+  const tokens = ["CONSUL_HTTP_TOKEN", "SPRING_CLOUD_CONSUL_TOKEN"].map((name) => ({ name, valueFrom }));
+  return { ...token, environment: [...appEnvironment(), ...tokens] };
+}
+
+/** Name of the ConfigMap of `sharedEnvironment`, in each namespace that has an application. */
+export const sharedEnvironmentName = "consul-access";
+
+/**
+ * The environment of containers that no Pulumi program describes, for a `configMapRef`. Kubernetes puts no node's address
+ * into such values, so the address is the Service that leads to the agent of the caller's own node.
+ * @param namespace the namespace of the agents
+ */
+export function sharedEnvironment(namespace: string): Record<string, string> {
+  const host = `consul-agent.${namespace}.svc`;
+  return {
+    CONSUL_HTTP_ADDR: `http://${host}:${ports.http}`,
+    CONFIG_SERVICE_ENABLED: "true",
+    CONFIG_SERVICE_HOST: host,
+    CONFIG_SERVICE_PORT: String(ports.http),
+  };
 }

@@ -3,6 +3,7 @@ import { Namespace } from "@pulumi/kubernetes/core/v1/namespace";
 import { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
 import { ClusterSettings, Settings } from "../../settings";
+import { PodMarks } from "./pod";
 
 /** A way into a Kubernetes cluster, and the namespace there for everything of this program. */
 export interface ClusterAccess {
@@ -10,6 +11,8 @@ export interface ClusterAccess {
   readonly namespace: pulumi.Input<string>;
   /** For what outlives the stack, where something does: takes over what an earlier one left behind. */
   readonly keeper: Provider | undefined;
+  /** What every pod has. */
+  readonly marks: PodMarks;
 }
 
 /** Reaches the cluster as the settings say and makes the namespace, unless it is somebody else's. */
@@ -20,7 +23,7 @@ export function reachCluster(settings: Settings, cluster: ClusterSettings): Clus
   const inCluster = servers?.platform === "kubernetes";
   const keeps = inCluster && servers.storage.keep && servers.storage.nfs === undefined;
   const keeper = keeps ? new Provider("cluster-keeper", { ...access, upsertExistingObjects: true }) : undefined;
-  if (!cluster.createNamespace) return { provider, keeper, namespace: cluster.namespace };
+  if (!cluster.createNamespace) return { provider, keeper, marks: cluster, namespace: cluster.namespace };
   // Agents are on the host's network and keep data on the host's disk, the Job that makes tokens at servers on ECS is on
   // the host's network: the other levels forbid that. Servers in the cluster meet the strictest.
   const level = inCluster && agents === undefined ? "restricted" : "privileged";
@@ -30,7 +33,7 @@ export function reachCluster(settings: Settings, cluster: ClusterSettings): Clus
     // Without its namespace no claim is kept.
     keeper ? { provider: keeper, retainOnDelete: true } : { provider },
   );
-  return { provider, keeper, namespace: namespace.metadata.name };
+  return { provider, keeper, marks: cluster, namespace: namespace.metadata.name };
 }
 
 function kubeconfig(settings: ClusterSettings): pulumi.Input<string> | undefined {

@@ -3,16 +3,19 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
+import { stableJson } from "../../consul/node";
 import { podLayout } from "../../consul/pod/pod";
 import { withApi } from "../../consul/scripts";
 import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
-import { configMount, pod, secretsMount, temporaryMount } from "./pod";
+import { configMount, pod, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 
 export interface ServersJobArgs {
   /** Name of the service account, and what the names of the other objects begin with. */
   readonly prefix: string;
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** An image with curl and a shell, such as Consul's own. */
   readonly image: string;
   /** Shell scripts by name; they find each other in the directory they are in. */
@@ -64,7 +67,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
     `${name}-job`,
     {
       metadata: {
-        name: nameOf(prefix, args.image, work),
+        name: nameOf(args, work),
         namespace,
         labels,
         // One that failed is made anew by the next `up`, not looked at again.
@@ -75,7 +78,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
         backoffLimit: args.retry === false ? 0 : 1,
         activeDeadlineSeconds: minutes * 60,
         template: {
-          metadata: { labels },
+          metadata: podMetadata(labels, args.marks),
           spec: pod({
             name: "script",
             image: args.image,
@@ -126,9 +129,13 @@ function workOf(args: ServersJobArgs): Work {
   };
 }
 
-function nameOf(prefix: string, image: string, work: Work): pulumi.Output<string> {
+function nameOf({ prefix, image, marks }: ServersJobArgs, work: Work): pulumi.Output<string> {
+  // The pod of a Job cannot be changed. Without marks the name is what it was before there were any.
+  const { podLabels, podAnnotations } = marks;
+  const marked = Object.keys({ ...podLabels, ...podAnnotations }).length > 0;
+  const more: Record<string, string> = marked ? { marks: stableJson([podLabels, podAnnotations]) } : {};
   const name = pulumi.output({ ...work }).apply(({ secrets, files, environment, command }) => {
-    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image });
+    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image, ...more });
   });
   return pulumi.unsecret(name);
 }

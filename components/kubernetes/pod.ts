@@ -5,6 +5,19 @@ import { podLayout } from "../../consul/pod/pod";
 type PodSpec = inputs.core.v1.PodSpec;
 type Container = inputs.core.v1.Container;
 
+/** What whoever runs the cluster wants on pods: by such labels costs are shared out, by such annotations logs are read. */
+export interface PodMarks {
+  readonly podLabels: Readonly<Record<string, string>>;
+  readonly podAnnotations: Readonly<Record<string, string>>;
+}
+
+/** Metadata of a pod: the program's own labels, and marks, of which a later one wins. */
+export function podMetadata(labels: Readonly<Record<string, string>>, ...marks: readonly PodMarks[]) {
+  const annotations = Object.assign({}, ...marks.map(({ podAnnotations }) => podAnnotations)) as Record<string, string>;
+  const all = Object.assign({}, ...marks.map(({ podLabels }) => podLabels), labels) as Record<string, string>;
+  return { labels: all, ...(Object.keys(annotations).length > 0 ? { annotations } : {}) };
+}
+
 /** A volume of a pod, and where its container finds it. */
 export interface Mount {
   readonly name: string;

@@ -17,7 +17,7 @@ import { Trust } from "../trust";
 import { createUiIngress } from "./ingress";
 import { aclWork, serversJob, ServersJobArgs } from "./job";
 import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
-import { configMount, Mount, secretsMount, temporaryMount } from "./pod";
+import { configMount, Mount, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
 import { createServices } from "./server-services";
 import { createStorage, ServerStorage } from "./storage";
@@ -31,6 +31,8 @@ export interface KubernetesServersArgs {
   /** One for each server, in the order of the StatefulSet's ordinals. */
   readonly pods: readonly ServerPod[];
   readonly trust: Trust;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   /** Takes over the claims that an earlier stack left behind. Without one they go with the stack. */
   readonly keeper: Provider | undefined;
 }
@@ -133,7 +135,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     serviceName: pulumi.Output<string>,
     { claims, claimTemplates }: ServerStorage,
   ): StatefulSet {
-    const { settings, namespace, pods, config } = this.args;
+    const { settings, namespace, pods, config, marks } = this.args;
     const account = new ServiceAccount(
       `${this.name}-account`,
       { metadata: { name: serverSet, namespace, labels }, automountServiceAccountToken: false },
@@ -150,7 +152,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       persistentVolumeClaimRetentionPolicy: { whenDeleted: "Retain", whenScaled: "Retain" },
       revisionHistoryLimit: 10,
       template: {
-        metadata: { labels },
+        metadata: podMetadata(labels, marks, settings),
         spec: serverPod({
           settings,
           config,
@@ -257,13 +259,14 @@ export class KubernetesServers extends pulumi.ComponentResource {
     wanted: Pick<ServersJobArgs, "scripts" | "command" | "files" | "environment" | "variables" | "minutes" | "retry">,
     dependsOn: pulumi.Input<pulumi.Resource[]> = [],
   ) {
-    const { namespace, trust } = this.args;
+    const { namespace, trust, marks } = this.args;
     return serversJob(
       `${this.name}-${what}`,
       {
         prefix: `${serverSet}-${what}`,
         namespace,
         labels: labelsOf(`server-${what}`),
+        marks,
         image: this.image,
         serverUrls: [pulumi.interpolate`https://${apiService}.${namespace}.svc:${ports.https}`],
         caCertificate: trust.caCertificate,

@@ -4,13 +4,15 @@ import * as pulumi from "@pulumi/pulumi";
 import { cronSchedule, Snapshots } from "../../consul/machine/snapshots";
 import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
-import { TokenReference } from "./app-environment";
+import { TokenReference } from "./app-access";
 import { contentNamedConfigMap, labelsOf, noWait } from "./objects";
-import { configMount, Mount, pod, temporaryMount } from "./pod";
+import { configMount, Mount, pod, PodMarks, podMetadata, temporaryMount } from "./pod";
 
 export interface SnapshotCronJobArgs {
   readonly snapshots: Snapshots;
   readonly namespace: pulumi.Input<string>;
+  /** What every pod in the cluster has. */
+  readonly marks: PodMarks;
   readonly image: string;
   /** Base URL of the servers' HTTPS API. */
   readonly serverUrl: pulumi.Input<string>;
@@ -69,7 +71,7 @@ export class SnapshotCronJob extends pulumi.ComponentResource {
   }
 
   private createCronJob(mounts: readonly Mount[]) {
-    const { namespace, snapshots } = this.args;
+    const { namespace, snapshots, marks } = this.args;
     new CronJob(
       this.name,
       {
@@ -85,7 +87,7 @@ export class SnapshotCronJob extends pulumi.ComponentResource {
             spec: {
               backoffLimit: 2,
               activeDeadlineSeconds: 1800,
-              template: { metadata: { labels }, spec: this.pod(mounts) },
+              template: { metadata: podMetadata(labels, marks), spec: this.pod(mounts) },
             },
           },
         },

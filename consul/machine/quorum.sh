@@ -26,7 +26,9 @@ while [ "$look" -lt "$1" ]; do
   look=$((look + 1))
   leader=$(json status/leader)
   if [ "$leader" = null ]; then
-    printf '{"leader":null,"health":null,"raft":null,"members":null,"self":null,"runs":"%s","minQuorum":0}\n' "${runs% *}"
+    unit=$(systemctl show --property SubState consul.service 2>/dev/null) || unit=
+    printf '{"leader":null,"health":null,"raft":null,"members":null,"self":null,"runs":"%s","minQuorum":0,"unit":"%s"}\n' \
+      "${runs% *}" "${unit#SubState=}"
     exit 0
   fi
   min_quorum=$(json operator/autopilot/configuration | sed -n 's/.*"MinQuorum":\([0-9]*\).*/\1/p')

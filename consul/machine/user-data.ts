@@ -1,6 +1,7 @@
 import { createHash } from "crypto";
 import { gunzipSync, gzipSync } from "fflate";
 import { AclObject } from "../acl";
+import { startConfig } from "../extra-config";
 import { ConsulFile, ConsulNode, stableJson } from "../node";
 import { readScript, withApi, withoutComments } from "../scripts";
 import { aclDir, consulPath, dataMount, etcDir, scriptDir, unitDir } from "./layout";
@@ -158,18 +159,11 @@ function put(file: ConsulFile): string[] {
   return [`put ${file.path} ${file.mode} ${group} <<'${end}'`, `${content}${end}`];
 }
 
-/**
- * Keys of the configuration that Consul takes over by a reload (agent.go, reloadConfigInternal, and server.go,
- * ReloadConfig, of 1.22), and those that a server with raft data reads at no start (bootstrap_expect, autopilot) or only
- * in order to find the others (retry_join).
- */
-const notForStart = new Set(["log_level", "dns_config", "limits", "retry_join", "bootstrap_expect", "autopilot"]);
-
 /** Digest of the unit, which names the version, and of what of the configuration takes a restart. */
 function startDigest(machine: ServerMachine, files: readonly ConsulFile[]): string {
   const content = (name: string) => files.find(({ path }) => path.endsWith(`/${name}`))?.content ?? "";
   const config = JSON.parse(content("consul.json")) as Record<string, unknown>;
-  const kept = Object.fromEntries(Object.entries(config).filter(([key]) => !notForStart.has(key)));
+  const kept = startConfig(config);
   // Certificates, keys and the agent's token are reloaded; gossip keys are changed by the keyring's API.
   return shortDigest(stableJson([content("consul.service"), kept, machine.managementToken]));
 }

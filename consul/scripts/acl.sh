@@ -5,18 +5,41 @@
 #               and is not in DIRECTORY is revoked. Without an owner nothing is revoked.
 #   ACL_FORMER  what the names of this owner's policies began with in earlier releases, which wrote no marks
 # Runs as often as you like: what is there is brought to what the files say. A failure keeps nothing else from being done;
-# all is tried again until ACL_DEADLINE seconds are over, and then every failure is told.
+# all is tried again until ACL_DEADLINE seconds are over, or nothing is left but what Consul refuses for good, and then
+# every failure is told.
 dir=$1
 addresses=$CONSUL_HTTP_ADDR
 owner=${ACL_OWNER:-}
 deadline=$(($(date +%s) + ${ACL_DEADLINE:-600}))
 
+# objects LIST: the objects of a JSON list, one a line, whatever their first field is: a token that a login made begins
+# with its name. Braces count outside of strings only. Between two quotes is a string, and between two strings is not one;
+# a quote behind an odd number of backslashes ends no string.
+objects() {
+  printf '%s\n' "$1" | awk '
+    BEGIN { RS = "\"" }
+    string {
+      object = object "\"" $0
+      match($0, /\\*$/)
+      if (RLENGTH % 2 == 0) { object = object "\""; string = 0 }
+      next
+    }
+    {
+      for (i = 1; i <= length($0); i++) {
+        c = substr($0, i, 1)
+        if (c == "{") depth++
+        if (depth > 0) object = object c
+        if (c == "}" && --depth == 0) { print object; object = "" }
+      }
+      string = 1
+    }'
+}
 # stubs KIND: the list of all tokens or policies, one a line, without secrets. A quote inside a value is written \", so
 # the patterns below match nothing but the fields themselves.
 stubs() {
-  case $1 in token) list=tokens first=AccessorID ;; *) list=policies first=ID ;; esac
+  case $1 in token) list=tokens ;; *) list=policies ;; esac
   all=$(demand GET "acl/$list") || return 1
-  printf '%s\n' "$all" | sed -e 's/"SecretID":"[^"]*",//g' -e "s/{\"$first\":/\n&/g"
+  objects "$all" | sed 's/"SecretID":"[^"]*",//g'
 }
 # field NAME STUB
 field() { printf '%s\n' "$2" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
@@ -37,7 +60,7 @@ serves() {
   raft=$(demand GET operator/raft/configuration) && members=$(demand GET agent/members) || return 0
   case $raft in *"\"Node\":\"$node\""*) return 0 ;; esac
   # 1 is alive, 2 is leaving.
-  printf '%s\n' "$members" | sed 's/{"Name":/\n&/g' | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
+  objects "$members" | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
 }
 held() { [ "$(demand GET "acl/tokens?policy=$(field ID "$2")")" != '[]' ]; }
 
@@ -120,12 +143,19 @@ apply() {
   [ -z "$wrong" ]
 }
 
+# Whether Consul has refused something for what it says, and nothing failed but that and the tokens that wait for it.
+# Consul answers 400 only where it cannot read what it is sent, and 500 to a rule that is no rule.
+hopeless() {
+  refused=': Failed to parse ACL rules|: Invalid | 400$'
+  grep -v already "$problems" | grep -qE "$refused" && ! grep -qvE "$refused|: No such ACL policy" "$problems"
+}
+
 # A cluster without a leader, a token that a follower has not heard of yet, another server doing the same: all pass.
 problems=$(mktemp)
 trap 'rm -f "$problems"' EXIT
 exec 3>&1
 until apply 2>"$problems"; do
-  if [ "$(date +%s)" -ge "$deadline" ]; then
+  if hopeless || [ "$(date +%s)" -ge "$deadline" ]; then
     echo "consul-acl: not all policies and tokens are in place:" >&2
     if [ -s "$problems" ]; then cat "$problems" >&2; else echo "no leader yet" >&2; fi
     exit 1

@@ -3,7 +3,7 @@ import { Job } from "@pulumi/kubernetes/batch/v1/job";
 import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
-import { appToken, consulOutputs, tokenEnvironment } from "consul-alicloud/outputs";
+import { appAccess, consulOutputs } from "consul-alicloud-outputs";
 import { createHash } from "crypto";
 import { readdirSync, readFileSync } from "fs";
 import { join } from "path";
@@ -21,10 +21,7 @@ const labels = { "app.kubernetes.io/name": name };
 const withProvider = { provider };
 
 /** The agent of the pod's own node, and the token that may do what this container does and no more. */
-const environment = (app: string) =>
-  pulumi
-    .all([consul.appEnvironment, appToken(consul, app)])
-    .apply(([agent, token]) => [...agent, ...tokenEnvironment(token)]);
+const environment = (app: string) => appAccess(consul, app).apply(({ environment }) => [...environment]);
 const unprivileged = {
   allowPrivilegeEscalation: false,
   readOnlyRootFilesystem: true,
@@ -96,7 +93,7 @@ const deployment = new Deployment(
       strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: "25%", maxUnavailable: 0 } },
       template: {
         // The token's public id: a new token rolls the pods.
-        metadata: { labels, annotations: { "consul-token": appToken(consul, name).accessorId } },
+        metadata: { labels, annotations: { "consul-token": appAccess(consul, name).accessorId } },
         spec: {
           ...podDefaults,
           // Deregister, wait until nobody has the address from DNS any more, then stop: see app/server.js.

@@ -1,10 +1,10 @@
 import { existsSync, readFileSync, writeFileSync } from "fs";
 import { cpus, loadavg, release, totalmem, type } from "os";
 import { join } from "path";
-import { parseArgs } from "util";
-import { interruption, runCommand } from "../../local/command";
+import { defineTask, interruption, showProgress } from "../../local/command";
 import { findConsul, wantedConsul } from "../../local/consul-binary";
 import { stackConfig } from "../../local/program";
+import type { Progress } from "../../tools/progress";
 import { chosen, listed } from "../chosen";
 import { benchFailover } from "./failover";
 import { benchProgram } from "./program";
@@ -17,7 +17,7 @@ interface Bench {
   readonly run: () => Promise<string>;
 }
 
-const progress = (line: string) => console.error(`  ${line}`);
+const progress: Progress = (line, passing) => showProgress(`  ${line}`, passing);
 const wantedBinary = wantedConsul(stackConfig("local"));
 const consul = () => findConsul(wantedBinary, { progress });
 
@@ -33,38 +33,6 @@ const benches: Readonly<Record<string, Bench>> = {
   },
   scale: { title: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
 };
-
-const help = `npm run bench [-- [OPTION…] NAME…]   measures the program, and the clusters that it describes
-
-${listed(benches)}
-
-  --write    keep the results in lab/bench/results.md
-  --help     show this
-
-All of them unless named. Ctrl-C stops everything.`;
-
-async function main(args: string[]): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args,
-    options: { write: { type: "boolean", default: false }, help: { type: "boolean", short: "h", default: false } },
-    allowPositionals: true,
-  });
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
-  const wanted = chosen("bench", benches, positionals);
-  // Every node has a process group of its own, and is killed when this process exits.
-  void interruption().then(() => process.exit(130));
-  process.setMaxListeners(0); // each cluster has a listener
-  for (const [name, { title, run }] of wanted) {
-    const where = machine(); // beforehand: later the load is that of the bench itself
-    const section = `## ${name}: ${title}\n\n${await run()}\n\n${where}\n`;
-    console.log(`\n${section}`);
-    if (values.write) keep(name, section);
-  }
-  return 0;
-}
 
 /** Where and when something is measured; nothing that says whose machine it is. */
 function machine(): string {
@@ -90,4 +58,25 @@ function keep(name: string, section: string): void {
   writeFileSync(file, [head, ...sections.filter((text) => text !== "")].join("\n\n") + "\n");
 }
 
-runCommand("bench", main);
+export const task = defineTask({
+  name: "bench",
+  usage: "[-- [OPTION…] NAME…]",
+  about: "measures the program, and the clusters that it describes",
+  before: listed(benches),
+  after: "All of them unless named. Ctrl-C stops everything.",
+  flags: { write: { type: "boolean", default: false, about: "keep the results in lab/bench/results.md" } },
+  takesNames: true,
+  run: async ({ flags, names, write }) => {
+    const wanted = chosen("bench", benches, names);
+    // Every node has a process group of its own, and is killed when this process exits.
+    void interruption().then(() => process.exit(130));
+    process.setMaxListeners(0); // each cluster has a listener
+    for (const [name, { title, run }] of wanted) {
+      const where = machine(); // beforehand: later the load is that of the bench itself
+      const section = `## ${name}: ${title}\n\n${await run()}\n\n${where}\n`;
+      write(`\n${section}\n`);
+      if (flags.write) keep(name, section);
+    }
+    return 0;
+  },
+});

@@ -1,7 +1,7 @@
+import type { Progress } from "../../tools/progress";
 import { quantile } from "../load";
 import { Contender, contenders, markdown, Name, names, ofEach, spreadOf, Started, writeGap } from "./contenders";
 
-type Progress = (line: string) => void;
 const starts = 5;
 const kills = 20;
 

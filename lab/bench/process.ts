@@ -77,11 +77,14 @@ export async function runProcess(
         stdio: ["ignore", "pipe", "pipe"],
       },
     );
+    const stop = () => child.kill("SIGKILL");
+    process.once("exit", stop);
     let printed = "";
     for (const stream of [child.stdout, child.stderr]) {
       stream.on("data", (chunk: Buffer) => (printed += chunk.toString()));
     }
     const exitCode = await new Promise<number | null>((resolve) => child.on("close", resolve));
+    process.off("exit", stop);
     const used = JSON.parse(readFileSync(usage, "utf8")) as NodeJS.ResourceUsage;
     const cpu = (used.userCPUTime + used.systemCPUTime) / 1e6;
     return { exitCode, types, log: log.join("\n"), printed, cpu, memory: used.maxRSS / 1024 };

@@ -1,6 +1,7 @@
 import assert from "assert/strict";
 import { setTimeout as sleep } from "timers/promises";
-import type { Cluster, Progress } from "../../local/supervisor";
+import type { Cluster } from "../../local/supervisor";
+import type { Progress } from "../../tools/progress";
 import { eventually, first, healthy, names, noticed } from "../healthy";
 import { Stream, Tally } from "../load";
 import { deregister, heartbeat, Lookers, Lookups, register, ways } from "./lookups";

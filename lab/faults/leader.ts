@@ -1,4 +1,5 @@
-import type { Cluster, Progress } from "../../local/supervisor";
+import type { Cluster } from "../../local/supervisor";
+import type { Progress } from "../../tools/progress";
 import { healthy } from "../healthy";
 import { quantile } from "../load";
 import { deregister, Lookups, watched, ways, writers } from "./lookups";

@@ -1,4 +1,5 @@
-import type { Cluster, Progress } from "../../local/supervisor";
+import type { Cluster } from "../../local/supervisor";
+import type { Progress } from "../../tools/progress";
 import type { Tally } from "../load";
 import { Lookups, ways } from "./lookups";
 

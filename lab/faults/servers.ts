@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "timers/promises";
-import type { Cluster, Progress } from "../../local/supervisor";
+import type { Cluster } from "../../local/supervisor";
+import type { Progress } from "../../tools/progress";
 import { first, healthy, names, noticed } from "../healthy";
 import { reason, Stream, Tally } from "../load";
 import { checksum, fill } from "./keys";

@@ -5,7 +5,8 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { promisify } from "util";
 import { parse } from "yaml";
-import { main } from "../../local/compose";
+import { perform } from "../../local/command";
+import { task } from "../../local/compose";
 import { buildTool } from "../../tools/build";
 
 interface Service {
@@ -30,7 +31,9 @@ describe("npm run compose", function () {
   const dir = () => join(directory, "project");
   async function write(...args: string[]): Promise<string> {
     let said = "";
-    await main(["--dir", dir(), ...args], (text) => (said += text));
+    const say = (text: string) => void (said += text);
+    const status = await perform(task, ["--dir", dir(), ...args], say, say);
+    if (status !== 0) throw new Error(said);
     return said;
   }
   const read = (file = "compose.yaml") => readFileSync(join(dir(), file), "utf8");

@@ -251,6 +251,21 @@ describe("an agent's pod, started as a kubelet starts it", function () {
     assert.match(output, /local\.keyring.*: Permission denied/);
   });
 
+  it("answers at the node's loopback as well, where it is told to", async () => {
+    await agent.delete();
+    wanted = await describeWith({ listen: ["127.0.0.1"] });
+    agent = await start();
+    await ready();
+    for (const address of [agent.address, "127.0.0.1"]) {
+      assert.match(await sh(`curl -s http://${address}:8500/v1/status/leader`), /:8300/, address);
+    }
+    const lookup = `const resolver = new (require("dns").promises.Resolver)();
+      resolver.setServers(["127.0.0.1:8600"]);
+      resolver.resolve4("consul.service.consul").then((found) => console.log(found.length));`;
+    assert.equal(await sh(`'${process.execPath}' -e '${lookup}'`), "3");
+    await agent.delete();
+  });
+
   it("leaves where it is told to", async () => {
     wanted = await describeWith({ leaveOnStop: true });
     agent = await start();

@@ -5,9 +5,10 @@ import { once } from "events";
 import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
+import { perform } from "../../local/command";
 import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
-import { main } from "../../operate/debug";
+import { task } from "../../operate/debug";
 
 const config = onLoopback("127.57.0");
 
@@ -30,7 +31,7 @@ describe("npm run debug, on a cluster of this machine", function () {
   async function run(...args: string[]) {
     let [out, said] = ["", ""];
     const write = (text: string) => void (out += text);
-    const code = await main(["local", ...options, ...args], write, (text) => void (said += text));
+    const code = await perform(task, ["local", ...options, ...args], write, (text) => void (said += text));
     return { code, out, said };
   }
   const temporary = () => readdirSync(tmpdir()).filter((name) => name.startsWith("consul-debug-"));

@@ -6,11 +6,11 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
-import { appEnvironment } from "../../components/kubernetes/app-environment";
 import { appRules, grantObjects } from "../../consul/access";
 import { ports } from "../../consul/config";
 import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
+import { podEnvironment } from "./pod";
 
 const example = join(programDir, "examples/stack-typescript");
 const port = 8080;
@@ -51,31 +51,14 @@ describe("the example's application", function () {
     for (const step of undo.reverse()) await step();
   });
 
-  /** What the kubelet makes of the environment in the outputs, for a pod on this node. */
-  function environment(node: string, pod: string): Record<string, string> {
-    const fields: Record<string, string> = { "status.hostIP": cluster.node(node).address, "status.podIP": pod };
-    const expanded: Record<string, string> = {};
-    for (const entry of appEnvironment()) {
-      const value =
-        "value" in entry
-          ? entry.value
-          : "fieldRef" in entry.valueFrom
-            ? fields[entry.valueFrom.fieldRef.fieldPath]
-            : "";
-      expanded[entry.name] = (value ?? "").replace(/\$\((\w+)\)/g, (_, name: string) => expanded[name] ?? "");
-    }
-    return expanded;
-  }
-
   /** Starts the application as a pod with this address on a node. */
   async function start(name: keyof typeof tokens, node: string, pod: string): Promise<ChildProcess> {
-    const env = environment(node, pod);
+    const env = podEnvironment({ node: cluster.node(node).address, pod, token: tokens[name] });
     const child = spawn(process.execPath, [join(example, "app/server.js")], {
       stdio: ["ignore", "pipe", "pipe"],
       env: {
         PATH: process.env.PATH,
         ...env,
-        CONSUL_HTTP_TOKEN: tokens[name],
         SERVICE_NAME: name,
         PORT: String(port),
         DNS_SERVER: `${cluster.node(node).address}:${ports.dns}`,
@@ -104,7 +87,7 @@ describe("the example's application", function () {
     const child = promisify(execFile)(
       cluster.consul,
       ["kv", "put", "config/orders/data", text ?? `@${join(example, "orders.yaml")}`],
-      { env: { ...environment("agent-1", ""), CONSUL_HTTP_TOKEN: tokens[app] } },
+      { env: podEnvironment({ node: cluster.node("agent-1").address, pod: "", token: tokens[app] }) },
     );
     await child;
   }

@@ -66,7 +66,7 @@ describe("operations: a new version, another setting, and something wrong before
       const before = pids();
       await rejects(
         rollout.up({ "consul:telemetryRetention": "400s" }), // this takes a restart: a reload asks nobody
-        /server-1 is not updated \(configuration\): server-2 \(i-server-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-server-2`/,
+        /server-1 is not updated \(configuration\):\n {2}server-2 \(i-server-2\) is Stopped: start it: `aliyun ecs StartInstance --InstanceId i-server-2`/,
       );
       deepEqual(pids(), before);
       cluster.start("server-2");

@@ -4,10 +4,11 @@ import { mkdtempSync, rmSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { healthy } from "../../lab/healthy";
+import { perform } from "../../local/command";
 import { programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import type { Status } from "../../operate/judge";
-import { main } from "../../operate/status";
+import { task } from "../../operate/status";
 
 const config = onLoopback("127.56.0");
 
@@ -31,7 +32,7 @@ describe("npm run status, on a cluster of this machine", function () {
   async function run(...args: string[]) {
     let [out, error] = ["", ""];
     const write = (text: string) => void (out += text);
-    const code = await main(["local", ...options, ...args], write, (text) => void (error += text));
+    const code = await perform(task, ["local", ...options, ...args], write, (text) => void (error += text));
     return { code, out, error };
   }
   const status = async () => {

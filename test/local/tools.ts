@@ -1,4 +1,5 @@
 import { buildTool } from "../../tools/build";
+import { buildExample, examples } from "../../tools/examples";
 import { consulOf } from "./kube-cluster";
 
 // Finds or builds what the tests of this level run, before the tests: otherwise each file that runs beside others would
@@ -10,6 +11,12 @@ async function main(): Promise<void> {
   for (const tool of ["consul-previous", "coredns", "promtool", "compose", "actionlint"] as const) {
     await buildTool(tool, say);
   }
+  // Whoever runs the tests need not have every language.
+  for (const example of examples) await buildExample(example, say).catch(complain);
 }
 
-main().catch((error: unknown) => console.error(error instanceof Error ? error.message : error));
+function complain(error: unknown): void {
+  console.error(error instanceof Error ? error.message : error);
+}
+
+main().catch(complain);

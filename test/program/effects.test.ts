@@ -2,6 +2,7 @@ import { deepEqual } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { changeOf, Effect, stoppingInputs, Tags } from "../../components/ecs/change";
+import { reloadedKeys } from "../../consul/extra-config";
 import { runFixture } from "../../local/fixtures";
 import { programDir } from "../../local/program";
 import { codes, rows, section } from "../documents";
@@ -52,6 +53,8 @@ const edits: Readonly<Record<string, Edit>> = {
   "servers.imageId": servers({ imageId: "another.vhd" }),
   "servers.instanceType": servers({ instanceType: "ecs.g8i.large" }),
   "servers.keyName": servers({ keyName: "other" }),
+  "servers.extraConfig.limits.rpc_rate": servers({ extraConfig: { limits: { rpc_rate: 500 } } }),
+  "servers.extraConfig.gossip_lan": servers({ extraConfig: { gossip_lan: { gossip_interval: "300ms" } } }),
   "servers.nodes[].address": within("servers", ({ nodes }) => ({
     nodes: (nodes as object[]).map((node, i) => (i === 0 ? { ...node, address: "10.16.190.27" } : node)),
   })),
@@ -66,6 +69,15 @@ const effects: readonly (readonly [name: string, effect: Effect])[] = [
 ];
 
 describe("docs/operations.md", () => {
+  it("names every key of Consul's that takes no restart", () => {
+    const part = section(
+      readFileSync(join(programDir, "docs/operations.md"), "utf8"),
+      "## More of Consul's configuration",
+    );
+    const list = /Consul reloads for (.*?)\. /s.exec(part)?.[1] ?? "";
+    deepEqual(codes(list).sort(), [...reloadedKeys].sort());
+  });
+
   it("says what a changed setting does to a server on ECS", async function () {
     this.timeout(120_000);
     const document = readFileSync(join(programDir, "docs/operations.md"), "utf8");

@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { spawnSync } from "child_process";
-import { readFileSync, rmSync, writeFileSync } from "fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { join } from "path";
 import { asSeen } from "../../local/preview";
 import { programDir, ProgramRun } from "../../local/program";
@@ -47,15 +47,36 @@ describe("the example's stack in another repository", function () {
     writeFileSync(join(repository, "tsconfig.json"), tsconfig("node10", "commonjs"));
   });
 
+  it("is a small package: nothing but the reader, and @pulumi/pulumi as its only peer", () => {
+    const root = join(directory, "node_modules/consul-alicloud-outputs");
+    const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((path) => /\.\w+$/.test(path));
+    deepEqual(files.sort(), [
+      "README.md",
+      "dist/components/kubernetes/app-access.d.ts",
+      "dist/components/kubernetes/app-access.js",
+      "dist/stacks/expiry.d.ts",
+      "dist/stacks/expiry.js",
+      "dist/stacks/outputs.d.ts",
+      "dist/stacks/outputs.js",
+      "package.json",
+    ]);
+    const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Record<
+      string,
+      object | undefined
+    >;
+    equal(dependencies, undefined);
+    deepEqual(Object.keys(peerDependencies ?? {}), ["@pulumi/pulumi"]);
+  });
+
   it("does not compile where an output is misspelt, or was renamed by the package", () => {
     match(
       compile([/consul\.datacenter/, "consul.dataCenter"]),
       /Property 'dataCenter' does not exist on type 'ConsulOutputs'/,
     );
-    const types = join(directory, "node_modules/consul-alicloud/dist/stacks/outputs.d.ts");
+    const types = join(directory, "node_modules/consul-alicloud-outputs/dist/stacks/outputs.d.ts");
     match(
-      compile([/appEnvironment:/, "environmentOfApps:"], types),
-      /Property 'appEnvironment' does not exist on type 'ConsulOutputs'/,
+      compile([/consulVersion:/, "versionOfConsul:"], types),
+      /Property 'consulVersion' does not exist on type 'ConsulOutputs'/,
     );
   });
 
@@ -117,9 +138,14 @@ describe("the example's stack in another repository", function () {
       /gives outputs of version 2, this program reads version 1/,
     ],
     [
+      "is of an older release, without the environments of applications",
+      { ...exampleOutputs, apps: { orders: {}, "orders-config": {} } },
+      /the Consul stack has no environment for "orders(-config)?": run `pulumi up` there with this release/,
+    ],
+    [
       "does not know the application",
       { ...exampleOutputs, apps: { payments: {} } },
-      /the Consul stack has no token for "orders", only for: payments; add it to consul:apps there/,
+      /the Consul stack has no token for "orders(-config)?", only for: payments; add it to consul:apps there/,
     ],
   ];
   for (const [what, given, message] of broken) {

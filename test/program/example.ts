@@ -3,15 +3,17 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { parse } from "yaml";
+import { appAccess } from "../../components/kubernetes/app-environment";
 import { programDir, ProgramRun, runProgram } from "../../local/program";
 import { FixtureProviders, prodOutputs } from "../../local/fixtures";
 
-const reference = (app: string) => ({
-  namespace: "shop",
-  secretName: `${app}-consul-token`,
-  key: "token",
-  accessorId: "f1c70e5a-0000-4000-8000-0000000acce5",
-});
+const reference = (app: string) =>
+  appAccess({
+    namespace: "shop",
+    secretName: `${app}-consul-token`,
+    key: "token",
+    accessorId: "f1c70e5a-0000-4000-8000-0000000acce5",
+  });
 
 /** The outputs that the Consul stack gives to the example. */
 export const exampleOutputs: Readonly<Record<string, unknown>> = {
@@ -20,7 +22,7 @@ export const exampleOutputs: Readonly<Record<string, unknown>> = {
 };
 
 /**
- * Copies the example into a new directory, with this project as a package beside it: the layout of another repository.
+ * Copies the example into a new directory, with the reader of outputs as a package beside it: the layout of another repository.
  * @returns the directory, which the caller removes; the example is in stack-typescript, packages in node_modules
  */
 export function exampleElsewhere(): string {
@@ -29,12 +31,13 @@ export function exampleElsewhere(): string {
     recursive: true,
     filter: (path) => !path.includes("node_modules"),
   });
-  // `npm pack` runs the prepack script, which builds the content of the package.
-  const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", directory], { cwd: programDir });
+  const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", directory], {
+    cwd: join(programDir, "reader"),
+  });
   const modules = join(directory, "node_modules");
-  mkdirSync(join(modules, "consul-alicloud"), { recursive: true });
+  mkdirSync(join(modules, "consul-alicloud-outputs"), { recursive: true });
   const tarball = join(directory, packed.toString().trim().split("\n").at(-1) ?? "");
-  execFileSync("tar", ["-xzf", tarball, "--strip-components=1", "-C", join(modules, "consul-alicloud")]);
+  execFileSync("tar", ["-xzf", tarball, "--strip-components=1", "-C", join(modules, "consul-alicloud-outputs")]);
   for (const name of ["@pulumi", "@types"]) symlinkSync(join(programDir, "node_modules", name), join(modules, name));
   return directory;
 }

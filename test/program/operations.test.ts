@@ -4,6 +4,7 @@ import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
 import { grantOwner } from "../../consul/access";
+import { appAccess } from "../../components/kubernetes/app-environment";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
 import { runFixture } from "../../local/fixtures";
@@ -47,12 +48,13 @@ describe("applications", () => {
       deepEqual(metadata(secret).namespace, namespace);
       deepEqual(secret.secretInputs, ["data"]);
       ok(secret.options.dependsOn.some((urn) => urn.endsWith("::consul-access-job")));
-      deepEqual((made.outputs.apps?.value as Tree)[name], {
+      const token = {
         namespace,
         secretName: `${name}-consul-token`,
         key: "token",
         accessorId: accessorId(data(secret).token ?? ""),
-      });
+      };
+      deepEqual((made.outputs.apps?.value as Tree)[name], appAccess(token));
     }
     equal(made.outputs.apps?.secret, false);
   });

@@ -1,7 +1,8 @@
 import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { execFile } from "child_process";
 import { promisify } from "util";
-import { main, preview } from "../../local/preview";
+import { perform } from "../../local/command";
+import { preview, task } from "../../local/preview";
 import { render } from "../../local/preview-text";
 import { programDir } from "../../local/program";
 import { committedText, expectedText } from "../../local/expected";
@@ -11,7 +12,8 @@ import { environments, runFixture } from "../../local/fixtures";
 async function run(...args: string[]) {
   let out = "";
   let error = "";
-  const code = await main(
+  const code = await perform(
+    task,
     args,
     (text) => void (out += text),
     (text) => void (error += text),
@@ -56,7 +58,7 @@ describe("npm run preview", () => {
       out,
       /^ {2}consul-consul-2 \(alicloud Instance, protected, after consul-consul-1-attachment and consul-consul-1\)$/m,
     );
-    match(out, /^ {2}consul-agent \(kubernetes DaemonSet, after all of consul\)$/m);
+    match(out, /^ {2}consul-agent \(kubernetes DaemonSet, after the servers\)$/m);
     ok(!out.includes("cloud-boothook"));
     const verdict = out.split("\n").slice(0, 3);
     match(verdict[1] ?? "", /^(No difference|Differences) to test\/expected\/prod\.json/);
@@ -74,7 +76,7 @@ describe("npm run preview", () => {
 
   it("ends calmly, with its own exit code, where the reader has seen enough", async () => {
     // `true` reads nothing and is gone before there is anything to read.
-    const pipeline = '{ "$0" --require sucrase/register/ts local/preview.ts prod; echo "status $?" >&2; } | true';
+    const pipeline = '{ "$0" local/task.js local/preview prod; echo "status $?" >&2; } | true';
     const { stderr } = await promisify(execFile)("sh", ["-c", pipeline, process.execPath], { cwd: programDir });
     equal(stderr, "status 0\n");
   });
@@ -134,7 +136,10 @@ describe("npm run preview", () => {
       out: "",
       error: "preview: one stack is needed, such as: npm run preview -- prod\n",
     });
-    match((await run("prod", "--briefly")).error, /^preview: Unknown option '--briefly'/);
+    match(
+      (await run("prod", "--briefly")).error,
+      /^preview: there is no option --briefly \(npm run preview -- --help\)$/m,
+    );
     match((await run("--help")).out, /^npm run preview -- STACK/);
     await rejects(preview("../prod"), /there is no Pulumi/);
   });

@@ -44,7 +44,7 @@ describe("servers of the whole program", () => {
     const stopped = new ProvidersWithCloud(new ProdCloud("Stopped"));
     await rejects(
       runFixture("prod", undefined, stopped),
-      /the servers are not all well: consul-1 \(i-consul-1\) is Stopped/,
+      /the servers are not all well:\n {2}consul-1 \(i-consul-1\) is Stopped/,
     );
   });
 

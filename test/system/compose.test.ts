@@ -7,7 +7,7 @@ import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
 import { parse } from "yaml";
-import { main } from "../../local/compose";
+import { compose } from "../../local/compose";
 import { findConsul } from "../../local/consul-binary";
 import { stackConfig } from "../../local/program";
 
@@ -72,7 +72,7 @@ describe("the Compose project", function () {
     this.timeout(1_800_000);
     directory = mkdtempSync(join(tmpdir(), "consul-compose-"));
     undo.push(() => rmSync(directory, { recursive: true, force: true }));
-    await main(["--dir", join(directory, "project")], () => undefined);
+    await compose(join(directory, "project"), "172.28.5");
     project = parse(readFileSync(join(directory, "project/compose.yaml"), "utf8").replaceAll("$$", "$")) as Project;
     token = readFileSync(join(directory, "project/secrets/acl-management-token"), "utf8").trim();
   });

@@ -15,6 +15,7 @@ const datacenter = {
   logLevel: "info",
   retryJoin: ["10.0.0.1", "10.0.0.2"],
   telemetryRetention: "360s",
+  extra: {},
 };
 const serverConfig = { ...datacenter, raftMultiplier: 1, serverCount: 3, ui: false, localAddress: "127.0.0.1" };
 const agentConfig = {
@@ -23,7 +24,7 @@ const agentConfig = {
   reconnectTimeout: "15m",
   registerMember: true,
   recursors: [],
-  extra: {},
+  listen: [],
 };
 const secrets = {
   gossipKeys: ["GOSSIP", "NEXT"],
@@ -133,9 +134,28 @@ describe("a node's configuration", () => {
   });
 
   it("takes extra settings last, merged into what is there", () => {
-    const config = content(agent({ limits: { rpc_rate: 50 }, log_level: "debug" }), "consul.json");
-    deepEqual(config.limits, { http_max_conns_per_client: 400, rpc_rate: 50 });
-    equal(config.log_level, "debug");
+    const extra = { limits: { rpc_rate: 50 }, dns_config: { service_ttl: { orders: "30s" } }, retry_interval: "5s" };
+    const described = serverNode({ ...serverConfig, extra }, "CA", secrets, placement, machineLayout("1.22.7"));
+    for (const [node, without] of [
+      [agent(extra), agent()],
+      [described, server()],
+    ] as const) {
+      const [config, base] = [content(node, "consul.json"), content(without, "consul.json")];
+      deepEqual(config.limits, { http_max_conns_per_client: 400, rpc_rate: 50 });
+      const dns = base.dns_config as object;
+      deepEqual(config.dns_config, { ...dns, service_ttl: { "*": "5s", orders: "30s" } });
+      equal(config.retry_interval, "5s");
+      const rest = Object.keys(base).filter((key) => !(key in extra));
+      for (const key of rest) deepEqual(config[key], base[key], key);
+    }
+  });
+
+  it("lets an agent answer at further addresses of its node", () => {
+    const placed = { name: "$(NODE_NAME)", address: "$(HOST_IP)" };
+    const { command } = agentNode({ ...agentConfig, listen: ["127.0.0.1"] }, "CA", secrets, placed, podLayout);
+    ok(command.includes("-client=$(HOST_IP) 127.0.0.1"));
+    ok(command.includes("-bind=$(HOST_IP)"));
+    ok(agent().command.includes("-client=$(HOST_IP)"));
   });
 
   it("has secrets in secret files only, and none in the command", () => {

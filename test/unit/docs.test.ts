@@ -1,38 +1,13 @@
-import { deepEqual, match, ok } from "assert/strict";
-import { execFileSync } from "child_process";
+import { deepEqual, ok } from "assert/strict";
 import { existsSync, readdirSync, readFileSync } from "fs";
 import { dirname, join } from "path";
-import { parse } from "yaml";
-import { z } from "zod";
 import { ports } from "../../consul/config";
 import { programDir, stackConfig } from "../../local/program";
-import { schema } from "../../settings";
 import { secretOutputs } from "../../stacks/outputs";
 import { codes, commandsOf, documented, documents, rows, section } from "../documents";
 
 const read = (name: string) => readFileSync(join(programDir, name), "utf8");
 const readmes = ["README.md", "README.zh-CN.md"];
-
-/** Every setting by its key, as mistakes name it, with the defaults that the schema gives to it. */
-function settings(type: unknown, key = "", fallback?: unknown, found = new Map<string, Set<string>>()) {
-  const inner = (next: unknown, name = key, value?: unknown) => settings(next, name, value, found);
-  if (type instanceof z.ZodPipe) inner(type.def.in instanceof z.ZodTransform ? type.def.out : type.def.in);
-  else if (type instanceof z.ZodOptional) inner(type.def.innerType, key, fallback);
-  else if (type instanceof z.ZodDefault || type instanceof z.ZodPrefault) {
-    inner(type.def.innerType, key, type.def.defaultValue);
-  } else if (type instanceof z.ZodDiscriminatedUnion) for (const option of type.options) inner(option);
-  // Kubernetes' own documents have what is inside a toleration.
-  else if (type instanceof z.ZodArray && type.element instanceof z.ZodObject && !key.endsWith("tolerations")) {
-    inner(type.element, `${key}[]`);
-  } else if (type instanceof z.ZodObject) {
-    for (const [name, value] of Object.entries(type.shape)) inner(value, key === "" ? name : `${key}.${name}`);
-  } else {
-    const defaults = found.get(key) ?? new Set();
-    if (fallback !== undefined) defaults.add(typeof fallback === "string" ? fallback : JSON.stringify(fallback));
-    found.set(key, defaults);
-  }
-  return found;
-}
 
 /** Every file in which people read and write prose: documents, and code with its comments. */
 function prose(): string[] {
@@ -62,33 +37,12 @@ describe("the documents", () => {
     deepEqual(commandsOf(text), ["a -b", "c | d", "npm run x"]);
   });
 
-  it("have every setting in docs/settings.md, with its default, and no other", () => {
-    const wanted = settings(schema);
-    ok(wanted.size > 100);
-    const { config } = parse(read("Pulumi.yaml")) as { config: Record<string, { default?: string | number }> };
-    for (const [key, { default: value }] of Object.entries(config)) {
-      if (value !== undefined && value !== "") wanted.get(key)?.add(String(value));
-    }
-    const table = rows(read("docs/settings.md")).map(([key, value, meaning]) => ({
-      key: codes(key)[0] ?? "",
-      defaults: codes(value),
-      // The default of a second platform, where a key has another one there.
-      more: codes(meaning),
-    }));
-    deepEqual(table.map(({ key }) => key).sort(), [...wanted.keys()].sort());
-    const wrong = table.filter(({ key, defaults, more }) => {
-      const real = [...(wanted.get(key) ?? [])];
-      return !real.every((value) => [...defaults, ...more].includes(value)) || !defaults.every((v) => real.includes(v));
-    });
-    deepEqual(wrong, []);
-  });
-
   it("have every output in docs/outputs.md, with what is secret, and no other", () => {
     const fields = [...read("stacks/outputs.ts").matchAll(/^ {2}(\w+): pulumi\.Output</gm)].map(
       ([, name = ""]) => name,
     );
     ok(fields.length > 10);
-    const table = rows(read("docs/outputs.md"));
+    const table = rows(read("docs/outputs.md").split("\n## ")[0] ?? "");
     deepEqual(
       table.map(([name]) => codes(name)[0]),
       fields,
@@ -110,36 +64,24 @@ describe("the documents", () => {
     deepEqual(unknown, []);
   });
 
-  for (const task of ["start", "preview", "status", "debug", "due", "tour", "compose", "drill", "bench"]) {
-    it(`say what npm run ${task} does with --help`, () => {
-      const args = ["run", "--silent", task, "--", "--help"];
-      match(
-        execFileSync("npm", args, { cwd: programDir, encoding: "utf8" }),
-        new RegExp(`^npm (run )?${task}.*\\[`, "m"),
-      );
-    });
-  }
-
   for (const readme of readmes) {
     it(`have a picture in ${readme} with the addresses of Pulumi.prod.yaml and the ports of the configuration`, () => {
-      const picture = /```\n([\s\S]*?)```/.exec(read(readme))?.[1] ?? "";
+      const file = /!\[[^\]]+\]\((docs\/pictures\/architecture[^)]*)\)/.exec(read(readme))?.[1] ?? "";
+      const said = [...read(file).matchAll(/<text[^>]*>([^<]*)</g)].map(([, text]) => text);
       const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "") as {
         nodes: { name: string; address: string }[];
       };
-      deepEqual(
-        [...picture.matchAll(/(\S+) +ECS [^\n]*\n[^\n]*?(\d+\.\d+\.\d+\.\d+)/g)].map(([, name, address]) => [
-          name,
-          address,
-        ]),
-        nodes.map(({ name, address }) => [name, address]),
-      );
+      for (const { name, address } of nodes) ok(said.includes(name) && said.includes(address), name);
       for (const [text, port] of [
         ["RPC", ports.rpc],
         ["gossip", ports.gossip],
       ]) {
-        ok(picture.includes(`${port} ${text}`), `${port} ${text}`);
+        ok(
+          said.some((line) => line?.startsWith(`${port} ${text}`)),
+          `${port} ${text}`,
+        );
       }
-      ok(picture.includes(`HOST_IP:${ports.http}`));
+      ok(said.some((line) => line?.startsWith(`HOST_IP:${ports.http}`)));
     });
 
     it(`have a ${readme} of at most 120 lines, none longer than 160 characters`, () => {
@@ -215,7 +157,7 @@ describe("the documents", () => {
         commands: [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block),
         // Each names the other one first.
         links: [...text.matchAll(/\]\(([^)]+)\)/g)].map(([, link = ""]) =>
-          link.replace("README.zh-CN.md", "README.md"),
+          link.replace("README.zh-CN.md", "README.md").replace(".zh-CN.svg", ".svg"),
         ),
         tables: rows(text).map(([first]) => codes(first)),
       };

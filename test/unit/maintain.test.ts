@@ -302,7 +302,7 @@ describe(".ci/maintain", function () {
     mkdirSync(join(program, ".ci"), { recursive: true });
     // The clock is moved: everything else is as it is committed.
     const script = readFileSync(join(programDir, ".ci/maintain"), "utf8");
-    const moved = script.replaceAll('operate/due.ts "$stack"', 'operate/due.ts "$stack" --at "$AT"');
+    const moved = script.replaceAll('operate/due "$stack"', 'operate/due "$stack" --at "$AT"');
     ok(moved.length > script.length);
     writeFileSync(join(program, ".ci/maintain"), moved, { mode: 0o755 });
     for (const name of ["package.json", "Pulumi.yaml", "Pulumi.prod.yaml"]) {

@@ -1,11 +1,12 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
-import { assess, passes, Server, Verdict } from "../../consul/quorum";
+import { assess, passes, Server, told, Verdict } from "../../consul/quorum";
 import { refusedAuthorities, refusedVersion } from "../../consul/upgrade";
 import { MutableSample } from "../../components/ecs/fake-cloud";
 import { leaderAddress, names, wellServers } from "./servers";
 
 function reasons(verdict: Verdict): readonly string[] {
-  return verdict.ok ? [] : verdict.reasons;
+  if (verdict.ok) return [];
+  return verdict.reasons.map((reason) => [told(reason), reason.remedy].filter(Boolean).join(": "));
 }
 
 /** The looks of one server. The nth look and all later ones are broken. */
@@ -91,7 +92,7 @@ describe("whether a server may go down", () => {
     "another machine is stopped",
     "Stopped",
     "consul-1",
-    /^consul-2 \(i-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-2`$/,
+    /^consul-2 \(i-2\) is Stopped: start it: `aliyun ecs StartInstance --InstanceId i-2`$/,
   );
   machine("the machine itself is stopped already", "Stopped", "consul-2", /^consul-2 \(i-2\) is Stopped: start it/);
   machine("another machine is just starting", "Starting", "consul-1", /^consul-2 \(i-2\) is Starting$/);
@@ -121,8 +122,23 @@ describe("whether a server may go down", () => {
       Object.assign(look, { leader: null, health: null, raft: null, members: null, self: null }),
     ),
     "consul-1",
-    /^consul-2 runs, but its Consul does not answer; .*RebootInstance --InstanceId i-consul-2`$/,
+    /^consul-2 runs, but its Consul does not answer: restart it: .*RebootInstance --InstanceId i-consul-2`$/,
   );
+  for (const [unit, said] of [
+    ["start-pre", /^consul-2 is installing Consul: its journal says why: `journalctl -u consul -u consul-disk`$/],
+    ["auto-restart", /^consul-2 starts its Consul again and again: its journal/],
+    ["dead", /^consul-2 has not started its Consul yet: its journal/],
+    ["running", /^consul-2 runs, but its Consul does not answer: restart it: /],
+  ] as const) {
+    looks(
+      `a server's Consul does not answer, and systemd says ${unit}`,
+      only("consul-2", (look) =>
+        Object.assign(look, { leader: null, health: null, raft: null, members: null, self: null, unit }),
+      ),
+      "consul-1",
+      said,
+    );
+  }
   looks(
     "a server answers only half",
     only("consul-2", (look) => (look.self = null), 1),
@@ -206,7 +222,7 @@ describe("whether a server may go down", () => {
       for (const server of look.health?.Servers ?? []) if (server.Name === "consul-2") server.Healthy = false;
     },
     "consul-1",
-    /^consul-2 is not healthy; .*RebootInstance --InstanceId i-consul-2`$/,
+    /^consul-2 is not healthy: restart it: .*RebootInstance --InstanceId i-consul-2`$/,
   );
   looks(
     "the one that is to go was down before",
@@ -215,7 +231,7 @@ describe("whether a server may go down", () => {
       for (const member of look.members ?? []) if (member.Name === "consul-1") member.Status = 4;
     },
     "consul-1",
-    /^consul-1 is not healthy, is not alive for consul-2, is not alive for consul-3; .*i-consul-1`$/,
+    /^consul-1 is not healthy, is not alive for consul-2, is not alive for consul-3: restart it: .*i-consul-1`$/,
   );
   looks(
     "one is not alive for another, whatever the leader thinks",

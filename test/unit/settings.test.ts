@@ -133,7 +133,7 @@ describe("settings", () => {
     [
       "an unknown key",
       (g) => (g.serverStack = "a/b/c"),
-      /consul:serverStack: "a\/b\/c" - no such setting; see the table in docs\/settings\.md/,
+      /consul:serverStack: "a\/b\/c" - no such setting: did you mean `serversStack`\?/,
     ],
     [
       "an unknown key inside a block",
@@ -349,6 +349,38 @@ describe("settings", () => {
       "rules for gossip from servers in the cluster",
       (g) => ((g.servers = inCluster() as Given["servers"]), (g.agents.nodeSecurityGroupId = "sg-1")),
       /consul:agents\.nodeSecurityGroupId: "sg-1" - only with servers on ECS/,
+    ],
+    ...["cluster", "agents"].flatMap((block): [string, (given: Given & Tree) => void, RegExp][] => [
+      [
+        `a pod's label in ${block} by which Kubernetes finds pods`,
+        (g) => Object.assign(g[block] as Tree, { podLabels: { "app.kubernetes.io/component": "x" } }),
+        new RegExp(`consul:${block}\\.podLabels\\..*: "x" - a label of yours`),
+      ],
+      [
+        `a pod's label in ${block} that is none`,
+        (g) => Object.assign(g[block] as Tree, { podLabels: { "my label": "x" } }),
+        new RegExp(`consul:${block}\\.podLabels\\.my label: "my label" - a label such as`),
+      ],
+      [
+        `a pod's label in ${block} with a value that is none`,
+        (g) => Object.assign(g[block] as Tree, { podLabels: { team: "the platform" } }),
+        new RegExp(`consul:${block}\\.podLabels\\.team: "the platform" - at most 63 letters`),
+      ],
+      [
+        `a pod's annotation in ${block} that is none`,
+        (g) => Object.assign(g[block] as Tree, { podAnnotations: { "a/b/c": "x" } }),
+        new RegExp(`consul:${block}\\.podAnnotations\\..*: "a/b/c" - an annotation such as`),
+      ],
+    ]),
+    [
+      "an agent that listens for the whole network",
+      (g) => (g.agents.listen = ["0.0.0.0"]),
+      /consul:agents\.listen\[0\]: "0\.0\.0\.0" - a loopback address/,
+    ],
+    [
+      "extra configuration of what has a setting",
+      (g) => (g.servers.extraConfig = { log_level: "debug" }),
+      /consul:servers\.extraConfig\.log_level: "debug" - consul:logLevel instead/,
     ],
     [
       "a class beside NFS",

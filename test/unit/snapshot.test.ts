@@ -22,6 +22,7 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
       serverCount: servers,
       ui: true,
       localAddress: "127.0.0.1",
+      extra: {},
     },
     pem(11) + pem(11),
     { gossipKeys: ["k".repeat(44)], cert: pem(14), key: pem(3), managementToken: uuid(1), agentToken: uuid(2) },

@@ -5,6 +5,7 @@ import { delimiter, join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { FakeCloud, MutableSample } from "../../components/ecs/fake-cloud";
 import { askQuorum, Command } from "../../consul/machine/commands";
+import { perform } from "../../local/command";
 import { privateKey, selfSignedCert } from "../../local/certificates";
 import { stackConfig } from "../../local/program";
 import { AskedServer, Agents, Answers, Facts, readAgents, readFacts } from "../../operate/answers";
@@ -12,7 +13,7 @@ import { judge } from "../../operate/judge";
 import { print } from "../../operate/print";
 import { serversOf } from "../../operate/servers";
 import { readStack, Stack } from "../../operate/stack";
-import { main } from "../../operate/status";
+import { statusTask } from "../../operate/status";
 import { loadSettings } from "../../settings";
 import { fakePulumi } from "../fake-pulumi";
 import { edit } from "../program/edit";
@@ -128,7 +129,7 @@ describe("the status of a deployment", () => {
     [
       "a machine that is stopped",
       { server: stopped("consul-2") },
-      /^consul-2 \(i-consul-2\) is Stopped: start it with `aliyun ecs StartInstance --InstanceId i-consul-2`$/,
+      /^consul-2 \(i-consul-2\) is Stopped: start it: `aliyun ecs StartInstance --InstanceId i-consul-2`$/,
     ],
     [
       "a Consul that does not answer",
@@ -343,12 +344,11 @@ describe("npm run status", () => {
 
   const run = async (args: string[], cloud?: AnsweringCloud) => {
     let [out, error] = ["", ""];
-    const code = await main(
+    const code = await perform(
+      statusTask(cloud),
       args,
       (text) => (out += text),
       (text) => (error += text),
-      false,
-      cloud,
     );
     return { code, out, error };
   };
