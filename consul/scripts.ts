@@ -4,7 +4,7 @@ import { join } from "path";
 /** The scripts that nodes and Jobs run: what both machines and pods run is in `scripts`, the rest in a folder each. */
 export type ScriptPath =
   | `scripts/${"acl" | "agents" | "api" | "behind" | "debug" | "keyring" | "snapshot" | "status"}.sh`
-  | `machine/${"apply" | "autopilot" | "converge" | "disk" | "hand-over" | "install" | "quorum"}.sh`
+  | `machine/${"apply" | "autopilot" | "certificate" | "converge" | "disk" | "hand-over" | "install" | "quorum"}.sh`
   | "machine/oss-put.py"
   | `pod/${"agent-data" | "before-stop" | "ready" | "retire" | "roll"}.sh`;
 

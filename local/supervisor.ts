@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly binary?: string;
   /** Forget keys and data of earlier starts in this directory. */
   readonly reset?: boolean;
+  /** The clock that certificates go by when they are made; this machine's unless given. */
+  readonly now?: () => Date;
   /** Told when a node ends that nobody here ended, with the reason in one line. */
   readonly onCrash?: (reason: string) => void;
 }
@@ -214,7 +216,7 @@ export class Cluster {
       value === undefined ? [] : [[key, value] as const],
     );
     this.config = Object.fromEntries(defined);
-    this.providers ??= new LocalProviders(this.directory.stateFile);
+    this.providers ??= new LocalProviders(this.directory.stateFile, this.options.now);
     this.described = await describeCluster(this.stack, this.settings(), this.providers);
     writeFileSync(this.tokenFile, this.managementToken, { mode: 0o600 });
     writeFileSync(this.caFile, this.caCertificate);

@@ -10,6 +10,7 @@ import {
   loopback,
   podMarks,
   resources,
+  seconds,
   text,
   tolerations,
   whole,
@@ -32,6 +33,8 @@ const nodeDirectory = text(
 
 const share = /^[1-9]\d?%$/;
 const maxUnavailable = "a number from 1, or a share such as 10%";
+
+const reconnectTimeout = "a duration of at least 1m, such as 15m: an agent that restarts is not to be taken for gone";
 
 /** An agent as a pod on every node of a cluster. */
 const kubernetesAgents = z.strictObject({
@@ -74,7 +77,10 @@ const kubernetesAgents = z.strictObject({
   leaveOnStop: flag
     .default(false)
     .describe("leave the cluster before stopping: the node's services go missing for 6 to 8 s at each restart"),
-  reconnectTimeout: duration().default("15m").describe("how long a node that is gone stays in the catalog"),
+  reconnectTimeout: duration(reconnectTimeout)
+    .refine((value) => seconds(value) === 0 || seconds(value) >= 60, { error: reconnectTimeout })
+    .default("15m")
+    .describe("how long a node that is gone stays in the catalog, at least 1m"),
   registerMember: flag.default(true).describe("register `consul-members` on each node, for monitoring"),
   recursors: z
     .array(ipv4, { error: "a list of IPv4 addresses" })

@@ -45,6 +45,10 @@ const dataDisk = z
       .describe("KMS key that encrypts the disk; without one the account's service key"),
   })
   .check(
+    rule(["category", "performanceLevel"], ({ category, performanceLevel }, { wrong }) => {
+      if (category === "cloud_essd" || performanceLevel === "PL0") return;
+      wrong(["performanceLevel"], `nothing with ${category}: only cloud_essd has performance levels`);
+    }),
     rule(["size", "performanceLevel"], ({ size, performanceLevel }, { wrong }) => {
       const smallest = { PL0: 20, PL1: 20, PL2: 461, PL3: 1261 }[performanceLevel];
       if (size < smallest) wrong(["size"], `at least ${smallest} GiB for ${performanceLevel}`);
@@ -112,14 +116,18 @@ const block = z.strictObject({
 
 export const ecsServers = block.check(
   rule(["nodes"], ({ nodes }, { wrong, sound }) => {
-    const first = new Map<string, { key: string; zone: string }>();
+    const first = new Map<string, { key: string; zone: string; cidr: string | undefined }>();
     for (const [i, node] of nodes.entries()) {
       if (!sound("nodes", i, "vswitchId") || !sound("nodes", i, "zone")) continue;
-      const { vswitchId, zone } = node;
-      const other = first.get(vswitchId) ?? { key: `servers.nodes[${i}]`, zone };
+      const { vswitchId, zone, vswitchCidr: cidr } = node;
+      const other = first.get(vswitchId) ?? { key: `servers.nodes[${i}]`, zone, cidr };
       first.set(vswitchId, other);
       const accepted = `a vSwitch in ${zone}: a vSwitch is in one zone, and ${other.key} has this one in ${other.zone}`;
       if (other.zone !== zone) wrong(["nodes", i, "vswitchId"], accepted);
+      const same = `the vSwitch's one CIDR: ${other.key} has ${String(other.cidr)} for it`;
+      if (cidr !== undefined && other.cidr !== undefined && other.cidr !== cidr) {
+        wrong(["nodes", i, "vswitchCidr"], same);
+      }
     }
   }),
   rule(["ui", "allowedCidrs.api"], ({ ui, allowedCidrs }, { wrong }) => {

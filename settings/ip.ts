@@ -18,21 +18,20 @@ export function isCidr(value: string): boolean {
   return toNumber(address) % 2 ** (32 - Number(bits)) === 0;
 }
 
+/** Networks that are nobody's on the internet (RFC 1918, RFC 6598). */
+const privateNetworks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+
+/** Whether every address of a network is private. */
+export function isPrivate(cidr: string): boolean {
+  const [first, last] = firstAndLast(cidr);
+  return privateNetworks.map(firstAndLast).some(([from, to]) => from <= first && last <= to);
+}
+
 /** First and last address of a network. */
 export function firstAndLast(cidr: string): [number, number] {
   const [address, bits] = cidr.split("/");
   const first = toNumber(address ?? "");
   return [first, first + 2 ** (32 - Number(bits)) - 1];
-}
-
-/** Whether networks together hold every address there is. */
-export function coverEverything(cidrs: readonly string[]): boolean {
-  let next = 0;
-  for (const [first, last] of cidrs.map(firstAndLast).sort(([a], [b]) => a - b)) {
-    if (first > next) return false;
-    next = Math.max(next, last + 1);
-  }
-  return next === 2 ** 32;
 }
 
 export function cidrContains(cidr: string, address: string): boolean {

@@ -2,15 +2,25 @@ import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { parseSettings, schema, Settings } from "./schema";
 
+/** The project's name: `pulumi new` asks for one, and this is the only one with which the settings' keys are found. */
+const projectName = "consul";
+
 /**
  * Reads the settings of the running stack. The only place that touches Pulumi's configuration.
- * @throws SettingsError
+ * @throws SettingsError, or RunError where the project has another name and so no defaults
  */
 export function loadSettings(): Settings {
   const given: Record<string, unknown> = {};
   const config = pulumi.runtime.allConfig();
   for (const [key, value] of Object.entries(config)) {
     if (key.startsWith("consul:")) given[key.slice("consul:".length)] = structured(key.slice("consul:".length), value);
+  }
+  const project = pulumi.getProject();
+  if (project !== projectName && given.datacenter === undefined) {
+    throw new pulumi.RunError(
+      `Pulumi.yaml has the name ${project}, not ${projectName}: the settings' keys begin with ${projectName}:, and the ` +
+        `defaults in Pulumi.yaml are those of the project of that name. Set name: ${projectName} there; nothing was created`,
+    );
   }
   // The engine names the secret keys here, and nowhere else where a program can ask for all of them.
   const secret = new Set(JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]") as string[]);

@@ -157,6 +157,13 @@ export const schema = blocks.check(
     for (const [i, name] of gate.skip.entries()) {
       if (sound("gate", "skip", i) && !known.has(name)) wrong(["gate", "skip"], accepted, name);
     }
+    // Pods take all names for "none has ever run"; a Job asks them before it believes that.
+    const spared = Math.floor((nodes.length - 1) / 2);
+    if (servers?.platform !== "ecs" || new Set(gate.skip.filter((name) => known.has(name))).size <= spared) return;
+    wrong(
+      ["gate", "skip"],
+      `at most ${spared} of ${nodes.length} servers: without the others there is no majority, and so no leader; docs/restore.md brings back those that are lost`,
+    );
   }),
   rule(["servers.platform", "backups"], ({ servers, backups }, { wrong }) => {
     if (!backups) return;

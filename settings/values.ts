@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { coverEverything, isCidr, isIpv4 } from "./ip";
+import { isCidr, isIpv4, isPrivate } from "./ip";
 import { rule } from "./mistakes";
 
 // Kinds of values. Each says what is accepted in the words that stand beside a wrong value. What `meta` has goes into the
@@ -35,6 +35,13 @@ export const flag = z.boolean({ error: "true or false" });
 export const duration = (accepted = "a duration such as 30s, 15m or 8h") =>
   text(accepted, /^([1-9]\d*(\.\d+)?(ms|s|m|h))+$/).meta({ title: "duration" });
 
+/** The seconds of a duration as Go reads it. */
+export function seconds(value: string): number {
+  const units: Readonly<Record<string, number>> = { ms: 0.001, s: 1, m: 60, h: 3600 };
+  const parts = [...value.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
+  return parts.reduce((sum, [, count, unit = ""]) => sum + Number(count) * (units[unit] ?? 0), 0);
+}
+
 /** A name that is one DNS label, since Consul answers for it as <name>.node.<datacenter>.consul. */
 export const label = text(
   "lower-case letters, digits and dashes, at most 63, such as consul-1",
@@ -50,23 +57,17 @@ export const loopback = ipv4
   .refine((value) => !isIpv4(value) || value.startsWith("127."), { error: "a loopback address, 127.x.y.z" })
   .meta({ title: "127.x.y.z", pattern: /^127(\.\d{1,3}){3}$/.source });
 
-/** A network of at most 2^24 addresses: no organization has a wider one. */
+/** A network. On the internet one of at most 2^16 addresses: nobody has a wider one to let in. */
 export const cidr = z
   .string({ error: "a CIDR such as 10.16.0.0/16" })
   .refine(isCidr, { error: "a CIDR with its host bits zero, such as 10.16.0.0/16" })
-  .refine((value) => !isCidr(value) || Number(value.split("/")[1]) >= 8, {
-    error: "a network of yours, /8 or narrower: the whole world is never let in",
+  .refine((value) => !isCidr(value) || isPrivate(value) || Number(value.split("/")[1]) >= 16, {
+    error: "a network of yours: /16 or narrower, or a private one such as 10.0.0.0/8; the world is never let in",
   })
   .meta({ title: "CIDR", pattern: /^\d{1,3}(\.\d{1,3}){3}\/([89]|[12]\d|3[0-2])$/.source });
 
-/** Networks that are let in; together never the whole world. */
-export const cidrs = (error: string) =>
-  z.array(cidr, { error }).check(
-    rule([], (given, { wrong, sound }) => {
-      if (!coverEverything(given.filter((_, i) => sound(i)))) return;
-      wrong([], "networks of yours: together these are the whole world, which is never let in");
-    }),
-  );
+/** Networks that are let in. */
+export const cidrs = (error: string) => z.array(cidr, { error });
 
 /** The id of something in the cloud, such as vpc-bp1x. */
 export const cloudId = (prefix: string, what: string) =>
@@ -74,6 +75,12 @@ export const cloudId = (prefix: string, what: string) =>
 
 export const quantity = (example: string) =>
   text(`a Kubernetes quantity such as ${example}`, /^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?$/).meta({ title: "quantity" });
+
+/** How much a Kubernetes quantity is, in its own unit. */
+function amount(value: string): number {
+  const [, count, unit = ""] = /^([\d.]+)(.*)$/.exec(value) ?? [];
+  return Number(count) * ({ m: 0.001, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 }[unit] ?? 1);
+}
 
 /** Text that is a secret: an encrypted value may stand in its place in a stack file, and no mistake shows the value. */
 export const secret = (of: z.ZodString) => of.meta({ writeOnly: true });
@@ -127,9 +134,9 @@ export const podMarks = (whose: string) => ({
       rule([], (given, { wrong }) => {
         for (const [key, value] of Object.entries(given)) {
           if (!markKey.test(key)) wrong([key], "a label such as team or example.com/team", key);
-          else if (ownLabel.test(key))
+          else if (ownLabel.test(key)) {
             wrong([key], "a label of yours: by this one Kubernetes and this program find pods");
-          else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
+          } else if (!labelValue.test(value)) wrong([key], "at most 63 letters, digits, dashes, dots and underscores");
         }
       }),
     )
@@ -166,5 +173,15 @@ export const resources = (usual: { cpu: string; memory: string; memoryLimit: str
         .prefault({})
         .describe("what the container gets at most"),
     })
+    .check(
+      rule(["requests", "limits"], ({ requests, limits }, { wrong, sound }) => {
+        for (const kind of ["cpu", "memory"] as const) {
+          const most = limits[kind];
+          if (most === undefined || !sound("requests", kind) || !sound("limits", kind)) continue;
+          const accepted = `at least requests.${kind}, ${requests[kind]}: Kubernetes refuses a pod that asks for more than its limit`;
+          if (amount(requests[kind]) > amount(most)) wrong(["limits", kind], accepted);
+        }
+      }),
+    )
     .prefault({})
     .describe("requests and limits of the container, as Kubernetes has them");

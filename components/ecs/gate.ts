@@ -1,17 +1,18 @@
 import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { trustPattern } from "../../consul/config";
-import { gossipPattern, onlyAddsKeys } from "../../consul/gossip";
-import { retire, useGossipKeys } from "../../consul/machine/commands";
+import { retire } from "../../consul/machine/commands";
 import { UserData } from "../../consul/machine/user-data";
 import { assess, Reason, Verdict } from "../../consul/quorum";
-import { refusedStep, refusedVersion, SetTo, setTo, signer } from "../../consul/upgrade";
+import { refusedStep, refusedVersion, SetTo, setTo } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
+import { Certificates } from "./certificates";
 import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
 import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
 import { Patience } from "./patience";
+import { TrustOrder } from "./trust-order";
 import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
@@ -20,7 +21,7 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"
   >;
-  readonly trust: Pick<Trust, "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
+  readonly trust: Pick<Trust, "servers" | "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
   /** Milliseconds between two looks at servers that are not ready; 5,000 unless given. */
   readonly pause?: number;
 }
@@ -32,12 +33,16 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
 export class QuorumGate {
   private readonly machines: ServerMachines;
   private readonly change: ServerChange;
+  private readonly certificates: Certificates;
+  private readonly order: TrustOrder;
   private readonly pause: number;
 
   constructor(private readonly args: QuorumGateArgs) {
     this.machines = new ServerMachines(args);
     this.pause = args.pause ?? 5_000;
     this.change = new ServerChange({ ...args, pause: this.pause, machines: this.machines });
+    this.order = new TrustOrder({ ...args, machines: this.machines, wanted: this.tags });
+    this.certificates = new Certificates({ ...args, pause: this.pause, machines: this.machines });
   }
 
   /**
@@ -138,9 +143,12 @@ export class QuorumGate {
   retire(after: pulumi.Input<unknown>): pulumi.Output<void> {
     const { settings, trust } = this.args;
     const rotated = settings.gossip.generation > 1 || settings.tokens.agentGeneration > 1;
-    if (pulumi.runtime.isDryRun() || !rotated) return pulumi.all([after]).apply(() => undefined);
+    if (pulumi.runtime.isDryRun()) return pulumi.all([after]).apply(() => undefined);
     const { caCertificate, gossipKeys, agentToken } = trust;
-    return pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after }).apply(async ({ ca, ...secrets }) => {
+    const all = pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after });
+    const retired = all.apply(async ({ ca, ...secrets }) => {
+      // A first step that is taken back leaves a key behind, too.
+      if (!rotated && !this.order.toldKeys) return;
       const machines = await this.machines.list();
       const pattern = trustPattern(ca, secrets);
       let late = await this.machines.behind(machines, pattern);
@@ -157,14 +165,19 @@ export class QuorumGate {
         );
       }
     });
+    // The keys are secret, that old ones are gone is not.
+    return pulumi.unsecret(retired);
   }
 
   private async update(server: string, before: Tags, { effect, stoppedBy }: Change, wanted: UserData): Promise<void> {
     if (effect === "none") return;
+    // Another authority's certificates have an order among the nodes.
+    if (!this.order.isNewSigner(before)) await this.certificates.renewExpired();
     const changed = stoppedBy.length > 0 ? stoppedBy.join(", ") : "configuration";
     const gate = () => this.mayGoDown(server, before, changed);
     // A reload needs no gate: nothing goes down. Keys and authorities have an order among the nodes all the same.
-    if (effect !== "reload" || this.hasOrder(before)) await gate();
+    if (effect !== "reload") await gate();
+    else if (this.order.concerns(before)) await this.inOrder(server, before);
     const how = effect === "reload" ? "reload" : "restart";
     try {
       await this.change.bring(server, wanted, how, gate);
@@ -176,12 +189,13 @@ export class QuorumGate {
     if (effect === "stop") progress(`${server}: the others carry the cluster, its machine stops now`);
   }
 
-  private hasOrder(before: Tags): boolean {
-    return before["consul-gossip"] !== this.tags["consul-gossip"] || this.isNewSigner(before);
-  }
-
-  private isNewSigner(before: Tags): boolean {
-    return signer(before) !== undefined && signer(before) !== signer(this.tags);
+  /** Returns once the nodes are ready for a step of keys or authorities that takes no restart. @throws as mayGoDown */
+  private async inOrder(server: string, before: Tags): Promise<void> {
+    const step = this.order.step(before);
+    await this.repeat(`${server} is not updated (configuration)`, server, async () => {
+      const reasons = await step(this.peersOf(server, await this.machines.list()));
+      return { final: false, reasons: reasons.map(ofAll) };
+    });
   }
 
   /** Returns once a server may go down. @throws what is wrong and what to do; nothing was done to the server then */
@@ -189,44 +203,23 @@ export class QuorumGate {
     if (this.skips(server)) {
       return pulumi.log.warn(`${server} is updated without asking the other servers: consul:gate.skip names it`);
     }
-    let gossipIsSet = before["consul-gossip"] === undefined || before["consul-gossip"] === this.tags["consul-gossip"];
+    const step = this.order.step(before);
     await this.until(`${server} is not updated (${changed})`, server, async (verdict, machines) => {
       for (const version of new Set(verdict.versions.values())) {
         const refusal = refusedVersion(version, this.args.settings.version);
         if (refusal !== undefined) throw new RefusedError(refusal);
       }
-      const peers = machines.filter(
-        ({ name, status }) => name !== server && status === "Running" && !this.lost(server).includes(name),
-      );
-      const late = this.isNewSigner(before) ? await this.withoutNewAuthority(peers) : [];
-      if (late.length > 0) return [`these nodes do not trust the new authority yet: ${late.join(", ")}`];
-      const deaf = gossipIsSet ? [] : await this.withoutGossipKeys(peers, before);
-      if (deaf.length > 0) {
-        return [
-          `these nodes do not start with the gossip keys for this step yet: ${deaf.join(", ")}: run \`pulumi up\` for the stack that has them, then here again`,
-        ];
-      }
-      if (!gossipIsSet) await this.useGossipKeys(peers);
-      gossipIsSet = true;
+      const peers = this.peersOf(server, machines);
+      const inTheWay = await step(peers);
+      if (inTheWay.length > 0) return inTheWay;
       return verdict.leader === server ? [await this.handOver(server, peers, verdict.raftIds)] : [];
     });
   }
 
-  /** Agents that do not trust the authorities of this program. */
-  private async withoutNewAuthority(peers: readonly Machine[]): Promise<string[]> {
-    return this.machines.behind(peers, trustPattern(await valueOf(this.args.trust.caCertificate)));
-  }
-
-  /** Agents that would be alone after their next start, once a key is switched or goes. */
-  private async withoutGossipKeys(peers: readonly Machine[], before: Tags): Promise<string[]> {
-    if (onlyAddsKeys(before["consul-gossip"] ?? "", this.tags["consul-gossip"])) return [];
-    return this.machines.behind(peers, gossipPattern(await valueOf(this.args.trust.gossipKeys)));
-  }
-
-  private async useGossipKeys(peers: readonly Machine[]): Promise<void> {
-    const { gossipKeys, managementToken } = this.args.trust;
-    await this.machines.onOne(peers, useGossipKeys(await valueOf(gossipKeys), await valueOf(managementToken)));
-    progress("gossip: every member knows all keys and encrypts with the wanted one");
+  /** The machines that can be asked about a server's change: those of the others. */
+  private peersOf(server: string, machines: readonly Machine[]): Machine[] {
+    const lost = this.lost(server);
+    return machines.filter(({ name, status }) => name !== server && status === "Running" && !lost.includes(name));
   }
 
   /**
@@ -256,19 +249,29 @@ export class QuorumGate {
     candidate: string | undefined,
     then: (verdict: Extract<Verdict, { ok: true }>, machines: readonly Machine[]) => Promise<readonly string[]>,
   ): Promise<void> {
-    const { gate, migration } = this.args.settings;
-    const { waitMinutes } = gate;
+    const { migration } = this.args.settings;
+    await this.repeat(problem, candidate, async () => {
+      const machines = await this.machines.list();
+      const lost = this.lost(candidate);
+      const looks = await this.machines.look(machines, candidate, lost);
+      const verdict = assess(looks, { candidate, lost, guests: migration?.servers ?? [] });
+      return verdict.ok ? { final: false, reasons: (await then(verdict, machines)).map(ofAll) } : verdict;
+    });
+  }
+
+  /** Looks until there is nothing in the way, and says meanwhile what is. @throws as `until` */
+  private async repeat(
+    problem: string,
+    candidate: string | undefined,
+    look: () => Promise<{ readonly final: boolean; readonly reasons: readonly Reason[] }>,
+  ): Promise<void> {
+    const { waitMinutes } = this.args.settings.gate;
     const deadline = Date.now() + waitMinutes * 60_000;
     const patience = new Patience();
     for (;;) {
       let [reasons, final]: [readonly Reason[], boolean] = [[], false];
       try {
-        const machines = await this.machines.list();
-        const lost = this.lost(candidate);
-        const looks = await this.machines.look(machines, candidate, lost);
-        const verdict = assess(looks, { candidate, lost, guests: migration?.servers ?? [] });
-        reasons = verdict.ok ? (await then(verdict, machines)).map(ofAll) : verdict.reasons;
-        final = !verdict.ok && verdict.final;
+        ({ reasons, final } = await look());
       } catch (error) {
         [reasons, final] = [[ofAll((error as Error).message)], error instanceof RefusedError];
       }

@@ -104,8 +104,9 @@ export class KubernetesAgents extends pulumi.ComponentResource {
           template: { metadata: podMetadata(agentLabels, marks, settings), spec: this.pod(node, mounts, account) },
         },
       },
-      // One node at a time takes its time: eleven nodes are a few minutes, a hundred are an hour.
-      { parent: this, dependsOn, customTimeouts: { create: "30m", update: "3h", delete: "10m" } },
+      // One node at a time takes its time: eleven nodes are a few minutes, a hundred are an hour. A node that is not
+      // ready stops the roll; the pipelines' three hours for an `up` must not end before the roll does, and say nothing.
+      { parent: this, dependsOn, customTimeouts: { create: "30m", update: "2h", delete: "10m" } },
     );
   }
 

@@ -62,6 +62,14 @@ export function retire(keys: GossipKeys): Command {
   ];
 }
 
+/** Asks a server for how many seconds its certificate is valid yet. */
+export const certificateLeft: Command = [{ script: "machine/certificate.sh", args: ["left"] }];
+
+/** Gives a server another certificate while it runs. @param pem certificate and key */
+export function renewCertificate(pem: string, managementToken: string): Command {
+  return [{ script: "machine/certificate.sh", args: ["renew"], sealed: { secret: pem, managementToken } }];
+}
+
 /** What quorum.sh printed. */
 export function readView(output: string): View {
   try {

@@ -61,7 +61,7 @@ describe("Ctrl-C", function () {
   }
   const commandLine = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
 
-  const config = Object.entries(onLoopback("127.71.0")).flatMap(([key, value]) => ["--config", `${key}=${value}`]);
+  const config = Object.entries(onLoopback("127.95.0")).flatMap(([key, value]) => ["--config", `${key}=${value}`]);
 
   it("ends npm start while the cluster is started", async () => {
     const { child, says, text } = run("start", ["--dir", join(directory, "run"), ...config]);
@@ -94,7 +94,7 @@ describe("Ctrl-C", function () {
       XDG_CACHE_HOME: join(directory, "cache"),
       GOCACHE: join(directory, "go"),
     };
-    const nowhere = ["--config", "downloadMirror=https://127.71.0.1:49151"];
+    const nowhere = ["--config", "downloadMirror=https://127.95.0.1:49151"];
     const { child, says, text } = run("start", ["--dir", join(directory, "run"), ...config, ...nowhere], nothingBuilt);
     await says(/building github.com\/hashicorp\/consul|not on PATH/);
     await says(/\d+ of \d+ packages compiled for consul/);

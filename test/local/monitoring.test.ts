@@ -10,6 +10,7 @@ import { ports } from "../../consul/config";
 import { stableJson } from "../../consul/node";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { buildTool } from "../../tools/build";
+import { section } from "../documents";
 import { ask } from "./dns-client";
 import { takeSnapshot } from "./snapshots";
 
@@ -168,6 +169,41 @@ describe("metrics of a real cluster", function () {
     cluster.start(down);
     cluster.start(leader);
     await cluster.ready();
+  });
+
+  it("are found without Prometheus' operator by the jobs of docs/monitoring.md: every server, every agent", async () => {
+    const promtool = await buildTool("promtool");
+    const document = readFileSync(join(monitoring, "../docs/monitoring.md"), "utf8");
+    let config =
+      /^```yaml\n(scrape_configs:[\s\S]*?)^```/m.exec(section(document, "## Without the operator"))?.[1] ?? "";
+    const servers = ["10.16.190.28", "10.16.190.40", "10.16.190.70"];
+    servers.forEach((address, i) => (config = config.replaceAll(address, cluster.node(`server-${i + 1}`).address)));
+    const tokenFile = join(directory, "metrics-token");
+    writeFileSync(tokenFile, cluster.managementToken, { mode: 0o600 });
+    config = config
+      .replaceAll("/etc/prometheus/consul-token", tokenFile)
+      .replaceAll("/etc/prometheus/consul-ca.pem", cluster.caFile)
+      .replaceAll("server.dc1.consul", `server.${cluster.datacenter}.consul`)
+      .replaceAll("datacenter: dc1", `datacenter: ${cluster.datacenter}`);
+    ok(config.startsWith("scrape_configs:") && !/10\.16|\/etc\/|dc1/.test(config), config);
+    const file = join(directory, "prometheus.yaml");
+    writeFileSync(file, config);
+    const tool = async (...args: string[]) => (await promisify(execFile)(promtool, args)).stdout;
+    match(await tool("check", "config", file), /is valid prometheus config file syntax/);
+
+    type Target = { labels: Record<string, string> };
+    const found = async (job: string) => {
+      const targets = JSON.parse(await tool("check", "service-discovery", "--timeout=5s", file, job)) as Target[];
+      const taken = targets.map(({ labels }) => `${labels.__address__ ?? ""} ${labels.consul_datacenter ?? ""}`);
+      deepEqual([...new Set(targets.map(({ labels }) => labels.job))], [job]);
+      return [...new Set(taken)].sort();
+    };
+    const all = (role: string, port: number) =>
+      cluster.nodes
+        .filter((node) => node.role === role)
+        .map(({ address }) => `${address}:${port} ${cluster.datacenter}`);
+    deepEqual(await found("consul-agents"), all("agent", ports.http));
+    for (const job of ["consul-servers", "consul-snapshots"]) deepEqual(await found(job), all("server", ports.https));
   });
 
   it("about snapshots are text that promtool takes, over TLS as Prometheus asks for it", async () => {

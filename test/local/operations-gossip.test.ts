@@ -17,6 +17,17 @@ describe("operations: the gossip key", function () {
     "consul:gossip": JSON.stringify({ generation, alsoAccepted }),
   });
 
+  it("is the only one again after a step that was given up half-way", async () => {
+    const { cluster, rollout } = operations;
+    const [old] = Object.keys((await keyring(cluster)).Keys);
+    const stop = new Error("interrupted");
+    const interrupt = (node: string) => (node === "server-2" ? Promise.reject(stop) : Promise.resolve());
+    await rejects(rollout.up(gossip(1, 2), interrupt), stop);
+    deepEqual(Object.values((await keyring(cluster)).Keys), [6, 6]);
+    await rollout.up(gossip(1));
+    deepEqual((await keyring(cluster)).Keys, { [old ?? ""]: 6 });
+  });
+
   it("is replaced in three steps, none of which may be left out", async () => {
     const { cluster, rollout } = operations;
     const servers = () => ["server-1", "server-2", "server-3"].map((name) => cluster.pid(name));

@@ -105,7 +105,7 @@ export class Operations {
    */
   static async start(
     prefix: string,
-    { config = {}, ...options }: Pick<ClusterOptions, "config" | "binary"> = {},
+    { config = {}, ...options }: Pick<ClusterOptions, "config" | "binary" | "now"> = {},
   ): Promise<Operations> {
     const dir = mkdtempSync(join(tmpdir(), "operations-"));
     const crashes: string[] = [];

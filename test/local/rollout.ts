@@ -4,12 +4,14 @@ import { join } from "path";
 import * as pulumi from "@pulumi/pulumi";
 import { Cloud, Machine, Outcome } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
+import { ServerTrust } from "../../components/trust";
 import { AclObject } from "../../consul/acl";
+import { localLayout } from "../../components/local/nodes";
 import { configTags } from "../../components/ecs/change";
 import { Command, commandText } from "../../consul/machine/commands";
 import { renderUserData, UserData } from "../../consul/machine/user-data";
 import { withApi } from "../../consul/scripts";
-import { stableJson } from "../../consul/node";
+import { ConsulNode, stableJson } from "../../consul/node";
 import { Cluster } from "../../local/supervisor";
 import { loadSettings } from "../../settings";
 
@@ -115,7 +117,11 @@ export class LocalCloud implements Cloud {
       .replaceAll("/etc/consul.management-token", this.cluster.tokenFile)
       .replaceAll("/usr/local/lib/consul/acl.sh", `sh ${join(this.aclDir, "acl.sh")}`)
       .replaceAll("/etc/consul.acl", this.aclDir)
-      .replaceAll("/run/consul.runs", this.runsFile(server));
+      .replaceAll("/run/consul.runs", this.runsFile(server))
+      .replaceAll("/run/consul.lock", join(this.cluster.dir, `${server}.lock`))
+      .replaceAll("=/etc/consul.d", `=${join(this.cluster.dir, localLayout(server).secretDir)}`)
+      .replaceAll("systemctl reload consul.service", `kill -HUP ${this.cluster.pid(server) ?? 0}`)
+      .replaceAll("systemctl show", "false systemctl show");
     return new Promise((resolve) => {
       const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"] });
       let [output, error] = ["", ""];
@@ -203,12 +209,19 @@ export class Rollout {
       // What the program itself has just read.
       settings: { ...loadSettings(), gate: { waitMinutes: this.waitMinutes, skip: [] } },
       trust: {
+        servers: this.servers.map((server) => this.serverTrust(server)),
         caCertificate: pulumi.output(cluster.caCertificate),
         gossipKeys: pulumi.secret(JSON.parse(keyring) as string[]),
         agentToken: pulumi.secret(cluster.agentToken),
         managementToken: pulumi.secret(cluster.managementToken),
       },
     });
+  }
+
+  private serverTrust({ name, files }: ConsulNode): ServerTrust {
+    const file = (end: string) => pulumi.secret(files.find(({ path }) => path.endsWith(end))?.content ?? "");
+    const [cert, key] = [file("/server.pem"), file("/server-key.pem")];
+    return { name, cert, key, agentToken: pulumi.secret("none"), certExpires: pulumi.output("") };
   }
 
   /** As a DaemonSet waits: the agent answers with a leader. And it has brought the catalog up to date. */

@@ -2,7 +2,7 @@ import { clientSuite } from "./client-suite";
 
 clientSuite({
   example: "spring-app",
-  prefix: "127.71.0",
+  prefix: "127.75.0",
   manifest: "spring-app/kubernetes.yaml",
   // With a profile, whose folder of keys has a name of its own.
   key: "config/orders,prod/data",

@@ -11,7 +11,7 @@ import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
-import { acceptingProviders, allReady, describeProd, DescribedServer, gateOf, idOf, userDataOf } from "./prod-servers";
+import { acceptingProviders, describeProd, DescribedServer, gateOf, idOf, updateAll } from "./prod-servers";
 import { machinesUnavailable } from "./rootfs";
 import { relabelled } from "./versions";
 
@@ -102,19 +102,7 @@ describe("changes of servers whose machines run", function () {
     const began = Date.now();
     const described = await describeAll(changed);
     const gate = gateOf(cloud, described, { waitMinutes: 2, skip: [], ...gateChange }, 500);
-    for (const server of described.servers) {
-      const { name, tags } = server;
-      await gate.hook(name, pulumi.secret(userDataOf(server))).callback({
-        urn: "",
-        id: `i-${name}`,
-        name,
-        type: "",
-        oldInputs: { tags: committed[name] },
-        newInputs: { tags },
-      });
-      committed[name] = tags;
-    }
-    await allReady(gate, described.servers);
+    await updateAll(gate, described.servers, committed);
     return (Date.now() - began) / 1000;
   }
 

@@ -5,6 +5,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { Tags } from "../../components/ecs/change";
 import { Cloud } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
+import { ServerTrust } from "../../components/trust";
 import { UserData } from "../../consul/machine/user-data";
 import { Providers, runProgram } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
@@ -18,10 +19,11 @@ export const idOf = (name: string) => createHash("sha256").update(name).digest("
 /**
  * Real random and tls providers, and a cloud that accepts everything. Used for every run of a test, so that secrets stay.
  * @param diskId id of a disk without "d-", by the disk's resource name
+ * @param now the clock that certificates are made by; this machine's unless given
  */
-export function acceptingProviders(diskId: (name: string) => string = idOf): Providers {
+export function acceptingProviders(diskId: (name: string) => string = idOf, now?: () => Date): Providers {
   // Nothing is ever saved there.
-  const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"));
+  const local = new LocalProviders(join(tmpdir(), "consul-machines-no-such-file"), now);
   return {
     resource: (args) => {
       if (/^(random|tls):/.test(args.type)) return local.resource(args);
@@ -68,6 +70,35 @@ export function userDataOf({ text, tags }: DescribedServer): UserData {
   return { text, config: tag("consul-config"), start: tag("consul-start"), files: tag("consul-files"), paths: [] };
 }
 
+/** The certificate and key that a server's user data has. */
+function trustOf({ name, text }: DescribedServer): ServerTrust {
+  const file = (path: string) =>
+    pulumi.secret(new RegExp(`^put ${path} .*\\n([^]*?)^END_OF_FILE$`, "m").exec(text)?.[1] ?? "");
+  const [cert, key] = [file("/etc/consul.d/server.pem"), file("/etc/consul.d/server-key.pem")];
+  return { name, cert, key, agentToken: pulumi.secret("none"), certExpires: pulumi.output("") };
+}
+
+/** `pulumi up` for the servers: the hook of each and then its tags, one after another; the check at the end. */
+export async function updateAll(
+  gate: QuorumGate,
+  servers: readonly DescribedServer[],
+  committed: Record<string, Tags>,
+): Promise<void> {
+  for (const server of servers) {
+    const { name, tags } = server;
+    await gate.hook(name, pulumi.secret(userDataOf(server))).callback({
+      urn: "",
+      id: `i-${name}`,
+      name,
+      type: "",
+      oldInputs: { tags: committed[name] },
+      newInputs: { tags },
+    });
+    committed[name] = tags;
+  }
+  await allReady(gate, servers);
+}
+
 /** The gate of the last run of the program. @param gate how long it waits, and whom it skips */
 export function gateOf(
   cloud: Cloud,
@@ -84,6 +115,7 @@ export function gateOf(
     tag: { key: "consul-datacenter", value: "aly-consul" },
     settings: { ...loadSettings(), gate },
     trust: {
+      servers: servers.map(trustOf),
       caCertificate: pulumi.output(output("caCertificate")),
       gossipKeys: pulumi.secret([output("gossipKey")]),
       agentToken: pulumi.secret(output("agentToken")),

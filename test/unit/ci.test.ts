@@ -25,6 +25,7 @@ interface Step {
   with?: Record<string, unknown>;
 }
 interface Job {
+  "timeout-minutes"?: number;
   if?: string;
   environment?: string;
   permissions?: Record<string, string>;
@@ -51,7 +52,10 @@ const jobs = workflows.flatMap(({ file, workflow }) =>
   Object.entries(workflow.jobs).map(([name, job]) => ({ id: `${file}: ${name}`, job })),
 );
 const gitlabText = readFileSync(join(programDir, ".gitlab-ci.yml"), "utf8");
-const gitlab = parse(gitlabText) as Record<string, { script?: string[]; rules?: { if: string; when?: string }[] }>;
+const gitlab = parse(gitlabText) as Record<
+  string,
+  { script?: string[]; timeout?: string; rules?: { if: string; when?: string }[] }
+>;
 /** The stacks that the pipelines deploy, in this order. */
 const deployed = environments.filter((name) => name !== "local");
 /** Each stack's job with the job that it waits for. */
@@ -318,5 +322,19 @@ describe("the scripts of both", () => {
     equal(stopped.code, 1);
     ok(!stopped.calls.includes("pulumi up"));
     match(run(script, "replace", { LABELS: "allow-replacement" }).calls, /pulumi up/);
+  });
+
+  it("give an `up` more time than what it may wait for: each server's gate, and the agents' roll", () => {
+    type Resource = { name: string; type: string; options: { customTimeouts?: { update: string } } };
+    const prod = JSON.parse(readFileSync(join(programDir, "test/expected/prod.json"), "utf8")) as {
+      resources: Record<string, Resource> | Resource[];
+    };
+    const roll = Object.values(prod.resources).find(({ type }) => type.endsWith(":DaemonSet"));
+    const hours = Number(/^(\d+)h$/.exec(roll?.options.customTimeouts?.update ?? "")?.[1]);
+    const gates = 4 * 10; // three servers and the last look, gate.waitMinutes each
+    const up = workflows.find(({ file }) => file === "deploy-stack.yml")?.workflow.jobs.up;
+    ok(Number(up?.["timeout-minutes"]) > hours * 60 + gates, `${up?.["timeout-minutes"]} minutes, ${hours} hours`);
+    const gitlabHours = /^(\d+)h$/.exec(String(gitlab[".up"]?.timeout))?.[1];
+    ok(Number(gitlabHours) * 60 > hours * 60 + gates, `${gitlabHours} hours`);
   });
 });

@@ -130,6 +130,10 @@ describe("extra configuration", () => {
   it("may have no secret, and no key that Consul does not have", () => {
     match(refused({ telemetry: { circonus_api_token: "x" } }).join(), /^telemetry\.circonus_api_token: nothing secret/);
     match(refused({ cloud: { client_secret: "x" } }).join(), /nothing secret/);
+    match(
+      refused({ gossip_lan: { gossip_nodes: null } }).join(),
+      /^gossip_lan\.gossip_nodes: a value; leave the key out/,
+    );
     match(refused({ dns_confg: {} }).join(), /^dns_confg: no key of Consul's/);
     match(refused({ DNS_config: { only_passing: false } }).join(), /^DNS_config: no key of Consul's/);
     deepEqual(

@@ -5,7 +5,7 @@ import { configTags } from "../../components/ecs/change";
 import { Machine, MustBeStoppedError, Outcome, RefusedError } from "../../components/ecs/cloud";
 import { FakeCloud, MutableSample, wellLooks, words } from "../../components/ecs/fake-cloud";
 import { QuorumGate } from "../../components/ecs/gate";
-import { askQuorum, Command, commandText } from "../../consul/machine/commands";
+import { askQuorum, certificateLeft, Command, commandText } from "../../consul/machine/commands";
 import { assess, Sample } from "../../consul/quorum";
 import { names, samples, wellFakes } from "./servers";
 
@@ -15,6 +15,8 @@ class BreakableCloud extends FakeCloud {
   status: Record<string, string> = {};
   looks: (name: string, pass: number) => readonly Sample[] | { problem: string } = (name) => samples(name, this.leader);
   behind: string[] = [];
+  /** Seconds for which a server's certificate is valid yet; for long unless given. */
+  left: Record<string, number> = {};
   passes = 0;
   /** Errors that the next calls throw, in this order. */
   failures: Error[] = [];
@@ -38,7 +40,7 @@ class BreakableCloud extends FakeCloud {
 
   override run(ids: readonly string[], command: Command) {
     if (command === askQuorum) this.passes += 1;
-    this.log.push(this.described(ids, command));
+    if (command !== certificateLeft) this.log.push(this.described(ids, command));
     return super.run(ids, command);
   }
 
@@ -49,6 +51,7 @@ class BreakableCloud extends FakeCloud {
     if (said.startsWith("scripts/behind.sh")) return "who is behind";
     const who = ids.map((id) => id.replace("i-", "")).join(" ");
     if (said.startsWith("machine/install.sh")) return `install ${said.split(" ")[1] ?? ""} on ${who}`;
+    if (said.startsWith("machine/certificate.sh")) return `certificate of ${who}`;
     if (said.startsWith("machine/apply.sh")) return `${said.split(" ")[2] ?? ""} ${who}`;
     return said === "scripts/keyring.sh use" ? "use key" : said.includes("acl.sh") ? "retire" : "?";
   }
@@ -74,6 +77,7 @@ class BreakableCloud extends FakeCloud {
 
   protected override answer(name: string, command: Command): Outcome {
     const said = words(command);
+    if (command === certificateLeft) return { output: `${this.left[name] ?? 9_000_000}\n` };
     if (command === askQuorum) {
       const looks = this.looks(name, this.passes);
       if ("problem" in looks) return looks;
@@ -126,6 +130,13 @@ describe("the gate before a server goes down", () => {
       tag: { key: "consul-datacenter", value: "dc1" },
       settings: { ...settings, ...change },
       trust: {
+        servers: names.map((name) => ({
+          name,
+          cert: pulumi.output(`certificate of ${name}`),
+          key: secret(`key of ${name}`),
+          agentToken: secret("agent"),
+          certExpires: pulumi.output(""),
+        })),
         caCertificate: pulumi.output("ca"),
         gossipKeys: pulumi.secret(gossipKeys),
         agentToken: secret("agent"),
@@ -353,7 +364,7 @@ describe("the gate before a server goes down", () => {
     ],
     [
       "the API fails for good",
-      () => (fake.failures = [new Error("the ECS API fails: Throttling.User")]),
+      () => (fake.failures = Array<Error>(2).fill(new Error("the ECS API fails: Throttling.User"))),
       /the ECS API fails: Throttling.User/,
     ],
   ];
@@ -416,7 +427,7 @@ describe("the gate before a server goes down", () => {
   });
 
   it("gives up at once where the cloud refuses", async () => {
-    fake.failures = [new RefusedError("the cloud refuses: Forbidden.RAM")];
+    fake.failures = Array<Error>(2).fill(new RefusedError("the cloud refuses: Forbidden.RAM"));
     await rejects(
       update(gateOf(), "consul-1"),
       /^Error: consul-1 is not updated \(configuration\):\n {2}the cloud refuses: Forbidden.RAM/,
@@ -424,7 +435,7 @@ describe("the gate before a server goes down", () => {
   });
 
   it("asks again after a failure of the API", async () => {
-    fake.failures = [new Error("the ECS API fails: 500")];
+    fake.failures = Array<Error>(2).fill(new Error("the ECS API fails: 500"));
     await update(gateOf(), "consul-1");
     deepEqual(fake.gated, ["ask consul-2 consul-3"]);
   });
@@ -495,8 +506,9 @@ describe("the gate before a server goes down", () => {
     it("makes the next one known to every member before the first server with it, and restarts nothing", async () => {
       await update(gossip(1, 2), "consul-3", from("1"));
       deepEqual(
-        fake.log.map((line) => line.replace(/^ask.*/, "ask")),
-        ["ask", "use key", "hand over to consul-2", "ask", "store on consul-3", "reload consul-3"],
+        fake.log,
+        // Nothing goes down: nobody is asked whether the others can do without this one, and the leader goes on leading.
+        ["use key", "store on consul-3", "reload consul-3"],
       );
       // The cloud keeps each command: neither a key nor the token may be in a command.
       for (const text of fake.commands.map(commandText)) {
@@ -528,6 +540,42 @@ describe("the gate before a server goes down", () => {
       await rejects(update(gossip(2), "consul-1", from("1")), /no node knows gossip key 2 yet/);
       await rejects(update(gossip(2), "consul-1", from("1+2")), /the nodes still start with gossip key 1/);
       deepEqual(fake.log, []);
+    });
+  });
+
+  describe("where certificates have expired", () => {
+    beforeEach(() => (fake.left = { "consul-1": -100, "consul-2": -200_000, "consul-3": 80_000 }));
+    const all = `ask ${names.join(" ")}`;
+    const renewed = names.map((name) => `certificate of ${name}`);
+
+    it("gives every server its new one first, whatever the change is, and looks once in an `up`", async () => {
+      const gate = gateOf();
+      await update(gate, "consul-1");
+      deepEqual(fake.log, [...renewed, all, "ask consul-2 consul-3", ...bring("consul-1")]);
+      match(said.join("\n"), /^consul-1: its certificate has expired today; it gets the new one before anything else/);
+      match(said.join("\n"), /consul-2: its certificate has expired 2 days ago.*\n.*consul-3: .* expires within a day/);
+      await update(gate, "consul-2", reloads);
+      equal(fake.log.filter((line) => renewed.includes(line)).length, 3);
+      fake.log.length = 0;
+      await update(gateOf(), "consul-2", reloads);
+      deepEqual(fake.log, [...renewed, all, "store on consul-2", "reload consul-2"]);
+      for (const text of fake.commands.map(commandText)) {
+        for (const name of names) ok(!text.includes(`key of ${name}`) && !text.includes(managementToken));
+      }
+    });
+
+    it("leaves those alone that are valid for longer, and machines that do not run", async () => {
+      fake.left = { "consul-2": -200_000, "consul-3": -1 };
+      fake.status = { "consul-3": "Stopped" };
+      await update(gateOf(), "consul-1", reloads);
+      deepEqual(fake.log, ["certificate of consul-2", "ask consul-1 consul-2", "store on consul-1", "reload consul-1"]);
+    });
+
+    it("gives none out of its turn where another authority signs", async () => {
+      const ca = { tags: { ...tags, "consul-ca": "1+2" } };
+      const signs2 = { certificates: { ...settings.certificates, caGeneration: 2, caAlsoTrusted: [1] as never[] } };
+      await update(gateOf(signs2), "consul-1", ca);
+      ok(!fake.log.some((line) => line.startsWith("certificate")));
     });
   });
 

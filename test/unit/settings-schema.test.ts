@@ -1,5 +1,7 @@
 import { deepEqual, equal, match, ok, throws } from "assert/strict";
+import * as pulumi from "@pulumi/pulumi";
 import Ajv from "ajv";
+import { execFileSync } from "child_process";
 import { existsSync, readdirSync, readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
@@ -12,7 +14,7 @@ import {
   withTables,
 } from "../../local/expected-settings";
 import { programDir } from "../../local/program";
-import { jsonSchema, parseSettings, SettingsError } from "../../settings";
+import { jsonSchema, loadSettings, parseSettings, SettingsError } from "../../settings";
 import { Json, listSettings } from "../../settings/json-schema";
 import { codes, rows } from "../documents";
 
@@ -82,6 +84,63 @@ describe("what is made from the settings' schema", () => {
     for (const { key, schema } of settings) {
       equal(project[key]?.description, schema.description, `description of ${key} in Pulumi.yaml`);
       equal(project[key]?.default === undefined, key === "environment", key);
+    }
+  });
+});
+
+describe("what pulumi new asks for", () => {
+  interface Question {
+    readonly description?: string;
+    readonly default?: string;
+    readonly secret?: boolean;
+  }
+  const { name, template } = parse(read("Pulumi.yaml")) as {
+    name: string;
+    template: { description: string; quickstart: string; config: Record<string, Question> };
+  };
+  const questions = Object.entries(template.config);
+
+  it("is for settings that are no blocks, with their words, and an answer that is accepted", () => {
+    const settings = new Map(listSettings(jsonSchema()).map((setting) => [setting.key, setting.schema]));
+    ok(questions.length > 2);
+    for (const [key, { description, default: answer = "", secret = false, ...more }] of questions) {
+      deepEqual(more, {}, `${key} has what pulumi new does not know`);
+      const schema = settings.get(key.replace(/^consul:/, ""));
+      if (!key.startsWith("consul:")) {
+        equal(key, "alicloud:region");
+        continue;
+      }
+      ok(schema && /^consul:\w+$/.test(key), `${key} is a setting, and no block`);
+      equal(description, schema.description);
+      equal(secret, schema.writeOnly === true);
+      ok(new Ajv({ strict: false }).validate(schema, answer), `${key}: ${answer}`);
+    }
+  });
+
+  it("has a name that the settings are found by, and says so", () => {
+    equal(name, "consul");
+    match(template.quickstart, /Keep the name "consul"/);
+    equal(template.description, (parse(read("Pulumi.yaml")) as { description: string }).description);
+  });
+
+  it("leaves no placeholder of pulumi new anywhere, which would be filled in", () => {
+    const files = execFileSync("git", ["ls-files"], { cwd: programDir, encoding: "utf8" }).trim().split("\n");
+    const placeholder = new RegExp("\\$\\{" + "(PROJECT|DESCRIPTION)\\}");
+    deepEqual(
+      files.filter((file) => existsSync(join(programDir, file)) && placeholder.test(read(file))),
+      [],
+    );
+  });
+
+  it("is answered with the name to keep, where another one was given", () => {
+    pulumi.runtime.setAllConfig({ "consul:environment": "dev" });
+    try {
+      throws(
+        () => loadSettings(),
+        /Pulumi\.yaml has the name \w+, not consul: .* Set name: consul there; nothing was created$/,
+      );
+    } finally {
+      pulumi.runtime.setAllConfig({});
     }
   });
 });

@@ -48,7 +48,6 @@ const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more 
 const nfs = { server: "nas.example", path: "/consul" };
 const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
 
-const world = Array.from({ length: 256 }, (_, i) => `${i}.0.0.0/8`).reverse();
 const systemDirectories =
   `/ // /etc /etc/ //etc /etc/consul.d /usr /usr/local/consul /var /var/ /var/lib /home /root /boot
   /proc /proc/1 /sys /dev /dev/shm/consul /bin /sbin /lib /lib64 /run/consul /tmp /opt /opt/cni/bin /var/run /var/tmp/consul
@@ -279,23 +278,53 @@ describe("settings", () => {
         /consul:servers\.tags\..*: "x" - a key that does not begin with acs:, aliyun/,
       ],
     ),
-    ...["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/7", "64.0.0.0/2"].map(
-      (cidr): [string, (given: Given & Tree) => void, RegExp] => [
-        `a network as wide as ${cidr}`,
+    // A private /8 is an organization's own network; any other /8 is sixteen million strangers.
+    ...[
+      "0.0.0.0/0",
+      "0.0.0.0/1",
+      "128.0.0.0/1",
+      "10.0.0.0/7",
+      "64.0.0.0/2",
+      "11.0.0.0/8",
+      "172.0.0.0/8",
+      "47.96.0.0/15",
+    ].flatMap((cidr): [string, (given: Given & Tree) => void, RegExp][] => [
+      [
+        `a network as wide as ${cidr} for the API`,
         (g) => (g.servers.allowedCidrs.api = ["10.16.0.0/16", cidr]),
-        /consul:servers\.allowedCidrs\.api\[1\]: ".*" - a network of yours, \/8 or narrower/,
+        /consul:servers\.allowedCidrs\.api\[1\]: ".*" - a network of yours: \/16 or narrower, or a private one/,
       ],
-    ),
-    ...(["nodes", "api"] as const).map((key): [string, (given: Given & Tree) => void, RegExp] => [
-      `the whole world in pieces in allowedCidrs.${key}`,
-      (g) => (g.servers.allowedCidrs[key] = world),
-      new RegExp(`consul:servers\\.allowedCidrs\\.${key}: .* - networks of yours: together these are the whole world`),
+      [
+        `a network as wide as ${cidr} for an Ingress`,
+        (g) => (g.servers = inCluster({ ui: { ingress: { ...page, sourceRanges: [cidr] } } }) as Given["servers"]),
+        /consul:servers\.ui\.ingress\.sourceRanges\[0\]: ".*" - a network of yours/,
+      ],
     ]),
     [
-      "an Ingress for the whole world in pieces",
-      (g) => (g.servers = inCluster({ ui: { ingress: { ...page, sourceRanges: world } } }) as Given["servers"]),
-      /consul:servers\.ui\.ingress\.sourceRanges: .* - networks of yours: together these are the whole world/,
+      "a vSwitch of two CIDRs",
+      (g) => (node(g, 2).vswitchCidr = "10.16.190.0/25"),
+      /consul:servers\.nodes\[2\]\.vswitchCidr: "10\.16\.190\.0\/25" - the vSwitch's one CIDR: servers\.nodes\[0\] has 10\.16\.190\.0\/24/,
     ],
+    [
+      "a performance level of a disk that has none",
+      (g) => (g.servers.dataDisk = { category: "cloud_auto", performanceLevel: "PL1" }),
+      /consul:servers\.dataDisk\.performanceLevel: "PL1" - nothing with cloud_auto/,
+    ],
+    [
+      "a limit of memory below what is asked for",
+      (g) => (g.agents.resources = { requests: { memory: "1Gi" } }),
+      /consul:agents\.resources\.limits\.memory: "512Mi" - at least requests\.memory, 1Gi/,
+    ],
+    [
+      "a limit of cpu below what is asked for",
+      (g) => (g.servers = inCluster({ resources: { limits: { cpu: "0.2" } } }) as Given["servers"]),
+      /consul:servers\.resources\.limits\.cpu: "0\.2" - at least requests\.cpu, 250m/,
+    ],
+    ...["1s", "59s", "500ms"].map((time): [string, (given: Given & Tree) => void, RegExp] => [
+      `a node that is gone after ${time}`,
+      (g) => (g.agents.reconnectTimeout = time),
+      /consul:agents\.reconnectTimeout: ".*" - a duration of at least 1m/,
+    ]),
     [
       "a generation that signs and is trusted besides",
       (g) => (g.certificates = { caAlsoTrusted: [1] }),
@@ -330,6 +359,11 @@ describe("settings", () => {
       "to skip a server that is none",
       (g) => (g.gate = { skip: ["consul-1", "consul-4"] }),
       /consul:gate\.skip: "consul-4" - names of consul:servers\.nodes/,
+    ],
+    [
+      "to skip a majority of the machines",
+      (g) => (g.gate = { skip: ["consul-1", "consul-3"] }),
+      /consul:gate\.skip: \[.*\] - at most 1 of 3 servers: without the others there is no majority, and so no leader; docs\/restore\.md brings back/,
     ],
     [
       "to skip a pod that is none",
@@ -657,9 +691,23 @@ describe("settings", () => {
     }
   });
 
-  it("take networks that are wide, but not the world", () => {
+  it("take networks that are wide, where they are private or an organization may have them", () => {
+    for (const cidr of ["10.0.0.0/8", "172.16.0.0/12", "100.64.0.0/10", "47.96.0.0/16", "203.0.113.7/32"]) {
+      deepEqual(
+        mistakes((g) => (g.servers.allowedCidrs = { nodes: ["10.16.0.0/16"], api: [cidr] })),
+        [],
+        cidr,
+      );
+    }
+  });
+
+  it("take amounts and times in whatever unit", () => {
     deepEqual(
-      mistakes((g) => (g.servers.allowedCidrs.nodes = world.filter((cidr) => !cidr.startsWith("11.")))),
+      mistakes((g) => {
+        g.agents.resources = { requests: { cpu: "1500m", memory: "1024Mi" }, limits: { cpu: "1.5", memory: "1Gi" } };
+        g.agents.reconnectTimeout = "1m";
+        g.servers.dataDisk = { category: "cloud_auto", size: 40 };
+      }),
       [],
     );
   });

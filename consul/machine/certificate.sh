@@ -1,0 +1,28 @@
+# The certificate of the server on this machine.
+#   certificate.sh left         prints for how many seconds it is valid yet; fewer than none where it has expired
+#   certificate.sh renew FILE   puts the certificate and the key that are in FILE, in PEM, in place of those that are there,
+#                               and has Consul read them. Nothing is restarted, and the user data stays as it is
+etc=/etc/consul.d
+
+# place NAME: standard input becomes the file, with the owner and the mode that it has.
+place() {
+  cp -p "$etc/$1" "$etc/$1.new"
+  cat >"$etc/$1.new"
+  mv -f "$etc/$1.new" "$etc/$1"
+}
+
+case $1 in
+  left)
+    end=$(openssl x509 -in "$etc/server.pem" -noout -enddate)
+    echo $(($(date -d "${end#notAfter=}" +%s) - $(date +%s)))
+    ;;
+  renew)
+    # User data writes these files too.
+    exec 9>/run/consul.lock
+    flock -w 300 9
+    sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p' "$2" | place server.pem
+    sed -n '/BEGIN .*PRIVATE KEY/,/END .*PRIVATE KEY/p' "$2" | place server-key.pem
+    # A server that was started without a leader knows no token yet, and refuses this one.
+    demand PUT agent/reload >/dev/null 2>&1 || systemctl reload consul.service
+    ;;
+esac
