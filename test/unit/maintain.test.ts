@@ -287,7 +287,7 @@ describe("what the scheduled pipeline goes by", () => {
 });
 
 describe(".ci/maintain", function () {
-  this.timeout("1m");
+  this.timeout("5m");
   let directory: string;
   let commit: string;
   const git = (...args: string[]) =>
