@@ -52,7 +52,7 @@ export interface Keeper {
 }
 
 /** Names a keeper among all that use the same servers: project and stack as a whole, since names may differ in a dot. */
-function keeperId({ project, stack }: Keeper): string {
+export function keeperId({ project, stack }: Keeper): string {
   return digest(`${project}/${stack}`).slice(0, 16);
 }
 

@@ -3,7 +3,10 @@ import { stableJson } from "./node";
 
 /** One object of Consul's ACL system as its HTTP API takes it, and the file name it travels under. */
 export interface AclObject {
-  /** `policy.<name>.json` or `token.<accessor id>.json`: the script reads kind and key from it. */
+  /**
+   * `policy.<name>.json`, `token.<accessor id>.json`, `method.<name>.json` (an auth method) or `rule.<name>.json` (a
+   * binding rule): the script reads kind and key from it.
+   */
   readonly file: string;
   readonly content: string;
 }
@@ -21,7 +24,8 @@ export const owners = {
   agents: "consul-alicloud:agents",
 } as const;
 
-function marked(description: string, owner: string): string {
+/** A description with its owner's mark. */
+export function marked(description: string, owner: string): string {
   return `${description} [${owner}]`;
 }
 

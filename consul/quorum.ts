@@ -189,13 +189,16 @@ const units: Readonly<Record<string, readonly [what: string, remedy: string]>> =
   dead: ["has not started its Consul yet", journal],
 };
 
+const reach =
+  "where it has not just started, see that its disk is not full and that the servers reach each other on ports 8300 and 8301 (security group, routes)";
+
 /** Why there is nothing to learn from a server's answer. */
 function silence({ name, view }: Server): Doubt[] {
   if (view === undefined || "problem" in view) return [[name, `does not answer (${view?.problem ?? "not asked"})`]];
   const whole = view.samples.filter(({ leader, health, raft, members, self }) =>
     [leader, health, raft, members, self].every((part) => part !== null),
   );
-  if (view.samples.some(({ leader }) => leader === "")) return [[name, "sees no leader"]];
+  if (view.samples.some(({ leader }) => leader === "")) return [[name, "sees no leader", reach]];
   if (whole.length >= passes.samples) return [];
   const [what, remedy] = units[view.samples.at(-1)?.unit ?? ""] ?? ["runs, but its Consul does not answer"];
   return [[name, what, remedy]];

@@ -11,6 +11,7 @@ import { blackoutDrill } from "./faults/blackout";
 import { leaderDrill } from "./faults/leader";
 import { Drill, Shown } from "./faults/report";
 import { serversDrill } from "./faults/servers";
+import { matrixFlags, matrixHelp, runMatrix } from "./matrix/command";
 
 /** Every drill by the name that the command takes, in the order in which they are done. */
 const drills: Readonly<Record<string, Drill>> = {
@@ -67,7 +68,9 @@ export const task = defineTask({
   name: "drill",
   usage: "[-- [OPTION…] NAME…]",
   about: "breaks a cluster on this machine on purpose and shows what still works",
-  before: listed(drills),
+  before: `${listed(drills)}
+
+${matrixHelp}`,
   after: `All of them unless named; about four minutes on two idle cores. Exit status 1 where a promise is not kept.
 Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`,
   flags: {
@@ -76,7 +79,9 @@ Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked f
       default: false,
       about: "one JSON object on standard output at the end, progress on standard error",
     },
+    ...matrixFlags,
   },
   takesNames: true,
-  run: ({ flags: { json }, names }) => drillAll(names, json),
+  run: ({ flags, names }) =>
+    names[0] === "matrix" && names.length === 1 ? runMatrix(flags) : drillAll(names, flags.json),
 });

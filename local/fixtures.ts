@@ -48,6 +48,12 @@ export class FixtureProviders implements Providers {
         const spec = { clusterIP: "10.96.0.53", ...(given.spec as object) };
         return { id: `${name}-id`, state: { ...given, spec } };
       }
+      case "kubernetes:core/v1:Secret": {
+        if (given.type !== "kubernetes.io/service-account-token") break;
+        const token = `fixture token of ${name}`;
+        this.secrets.add(token);
+        return { id: `${name}-id`, state: { ...given, data: serviceAccountToken(token) } };
+      }
     }
     if (/^(alicloud|kubernetes|pulumi:providers):/.test(type)) return { id: `${name}-id`, state: given };
     throw new Error(`the fixtures have no answer for a ${type} (${name})`);
@@ -60,6 +66,14 @@ export class FixtureProviders implements Providers {
     }
     throw new Error(`the fixtures have no answer for the function ${token}`);
   }
+}
+
+/** What Kubernetes fills in. */
+function serviceAccountToken(token: string): Record<string, string> {
+  return {
+    token: Buffer.from(token).toString("base64"),
+    "ca.crt": Buffer.from(pem("CERTIFICATE", "cluster")).toString("base64"),
+  };
 }
 
 function pem(what: string, name: string): string {

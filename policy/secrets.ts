@@ -70,9 +70,10 @@ export function leakedSecrets(all: readonly Seen[]): string[] {
     ),
   );
 }
+/** The texts in a file of a Secret; what is a name in Consul is no secret, such as that of an auth method. */
 function leaves(json: string): string[] {
   try {
-    return texts(JSON.parse(json)).map(({ text }) => text);
+    return texts(JSON.parse(json)).flatMap(({ key, text }) => (/^(Name|AuthMethod)$/.test(key) ? [] : [text]));
   } catch {
     return [];
   }

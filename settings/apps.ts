@@ -1,6 +1,7 @@
 import { dirname } from "path/posix";
 import { z } from "zod";
 import { snapshotMetricsKey } from "../consul/access";
+import { reservedServices } from "../consul/logins";
 import { rule } from "./mistakes";
 import { flag, label, text, whole } from "./values";
 
@@ -14,7 +15,7 @@ const serviceName = text(
   (value) => {
     const name = value.toLowerCase();
     const covers = (service: string) => (name.endsWith("*") ? service.startsWith(name.slice(0, -1)) : service === name);
-    return covers("consul") || covers("consul-members");
+    return reservedServices.some(covers);
   },
 );
 
@@ -30,15 +31,9 @@ const writePrefix = text(
 );
 const keyPrefixes = (of: typeof readPrefix) => z.array(of, { error: "a list of prefixes of keys" }).default([]);
 
-const app = z.strictObject({
-  name: label
-    .refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" })
-    .describe("names its policy, its token and its Secret, <name>-consul-token; not `consul-…`"),
-  namespace: label.describe("namespace that gets the Secret; the application's own, which exists already"),
-  services: z
-    .array(serviceName, { error: "a list of services" })
-    .default([])
-    .describe("services it registers: names, or prefixes that end with *; it finds every service anyway"),
+/** What a token may be for, whoever gets it. */
+export const grants = {
+  services: z.array(serviceName, { error: "a list of services" }),
   kv: z
     .strictObject({
       read: keyPrefixes(readPrefix).describe("prefixes of keys it reads"),
@@ -47,6 +42,18 @@ const app = z.strictObject({
     .prefault({})
     .describe("prefixes of keys that it may use"),
   policy: text("rules in Consul's policy language").optional().describe("more rules in Consul's policy language"),
+};
+
+const app = z.strictObject({
+  name: label
+    .refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" })
+    .describe("names its policy, its token and its Secret, <name>-consul-token; not `consul-…`"),
+  namespace: label.describe("namespace that gets the Secret; the application's own, which exists already"),
+  services: grants.services
+    .default([])
+    .describe("services it registers: names, or prefixes that end with *; it finds every service anyway"),
+  kv: grants.kv,
+  policy: grants.policy,
   tokenGeneration: whole(1, 1000)
     .default(1)
     .describe("raise by one to have a new token; the one before stays valid beside it"),

@@ -5,6 +5,7 @@ import { apps } from "./apps";
 import { backups } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
 import { Json } from "./json-schema";
+import { logins } from "./logins";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
 import { maintenance } from "./maintenance";
 import { monitoring } from "./monitoring";
@@ -60,6 +61,11 @@ const blocks = z.strictObject({
     .describe(
       "applications and what each may do: docs/applications.md. Keep an empty list where there were applications",
     ),
+  logins: logins
+    .optional()
+    .describe(
+      "applications that get tokens by themselves: docs/applications.md. Keep an empty list where there were some",
+    ),
   backups: backups
     .optional()
     .describe("snapshots of the cluster's state: docs/restore.md. Without the block there are none"),
@@ -114,12 +120,18 @@ export const schema = blocks.check(
       "https://..., or consul:downloadSha256 beside it: over http whoever is on the way can replace the zip and its SHA256SUMS";
     if (downloadMirror.startsWith("http:") && downloadSha256 === "") wrong(["downloadMirror"], accepted);
   }),
-  rule([], ({ servers, agents, cluster, apps, monitoring }, { wrong }) => {
+  rule([], ({ servers, agents, cluster, apps, logins, monitoring }, { wrong }) => {
     if (cluster !== undefined) return;
     if (agents?.platform === "kubernetes" || servers?.platform === "kubernetes") wrong(["cluster"], wayIntoCluster);
     const accepted = (what: string) => `consul:cluster beside it: ${what} are in Kubernetes`;
     if (apps !== undefined) wrong(["apps"], accepted("the Secrets with their tokens"));
+    if (logins !== undefined) wrong(["logins"], accepted("the service accounts that log in"));
     if (monitoring !== undefined) wrong(["monitoring"], accepted("Prometheus and Grafana"));
+  }),
+  rule(["servers.platform", "logins.apiServer"], ({ servers, logins }, { wrong }) => {
+    if (!logins || logins.apiServer !== undefined || servers?.platform === "kubernetes") return;
+    const accepted = "https://<address>:<port> of the cluster's API server, as the Consul servers reach it";
+    wrong(["logins", "apiServer"], accepted);
   }),
   rule(["agents.platform"], ({ servers, agents, dns }, { wrong }) => {
     if (servers === undefined && agents?.platform === "local") {
@@ -207,6 +219,7 @@ export type LocalAgentsSettings = Extract<AgentsSettings, { platform: "local" }>
 export type ClusterSettings = NonNullable<Settings["cluster"]>;
 export type DnsSettings = Settings["dns"];
 export type AppSettings = NonNullable<Settings["apps"]>[number];
+export type LoginsSettings = NonNullable<Settings["logins"]>;
 export type BackupsSettings = NonNullable<Settings["backups"]>;
 export type MaintenanceSettings = NonNullable<Settings["maintenance"]>;
 export type MonitoringSettings = NonNullable<Settings["monitoring"]>;

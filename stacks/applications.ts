@@ -3,10 +3,13 @@ import { AccessTokens, TokenHolder, TokenReference } from "../components/kuberne
 import { AppAccess } from "../components/kubernetes/app-access";
 import { appAccess } from "../components/kubernetes/app-environment";
 import { createSharedEnvironment } from "../components/kubernetes/shared-environment";
+import { loginConfigMap, LoginReviewer } from "../components/kubernetes/logins";
 import { Monitoring } from "../components/kubernetes/monitoring";
 import { SnapshotCronJob } from "../components/kubernetes/snapshots";
-import { appRules, metricsRules, snapshotRules } from "../consul/access";
+import { appRules, Keeper, metricsRules, snapshotRules } from "../consul/access";
+import { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
+import { loginMethod, loginObjects } from "../consul/logins";
 import { apiService } from "../consul/pod/pod";
 import { MonitoringSettings, Settings } from "../settings";
 import { ClusterAccess } from "../components/kubernetes/cluster";
@@ -29,15 +32,13 @@ export function createApplications(
   const { apps = [], monitoring } = settings;
   const image = imageOf(settings);
   const holders = holdersOf(settings, cluster);
-  const access =
-    settings.apps !== undefined || holders.length > 0
-      ? createTokens(settings, holders, servers, cluster, image)
-      : undefined;
+  const wanted = settings.apps !== undefined || settings.logins !== undefined || holders.length > 0;
+  const access = wanted ? createTokens(settings, holders, servers, cluster, image) : undefined;
   createSnapshots(settings, servers, cluster, image, access?.tokens[snapshotTool]);
   if (monitoring) createMonitoring(settings, monitoring, servers, cluster, access?.tokens[metricsTool]);
   if (settings.agents?.platform === "kubernetes") {
     createSharedEnvironment(
-      apps.map(({ namespace }) => namespace),
+      [...apps, ...(settings.logins?.namespaces ?? [])].map(({ namespace }) => namespace),
       cluster,
     );
   }
@@ -82,11 +83,14 @@ function createTokens(
   image: string,
 ): AccessTokens {
   const { serverUrls, caCertificate, managementToken } = servers.outputs;
-  return new AccessTokens(
+  const keeper = { project: pulumi.getProject(), stack: pulumi.getStack() };
+  const namespaces = settings.logins?.namespaces ?? [];
+  const access = new AccessTokens(
     "consul-access",
     {
       holders,
-      keeper: { project: pulumi.getProject(), stack: pulumi.getStack() },
+      logins: createLogins(settings, cluster, keeper),
+      keeper,
       namespace: cluster.namespace,
       marks: cluster.marks,
       image,
@@ -94,11 +98,42 @@ function createTokens(
       serversInCluster: serversInCluster(settings) !== undefined,
       caCertificate,
       managementToken,
-      protect: settings.protect,
+      protect: settings.protect && holders.length + namespaces.length > 0,
     },
     // Not once all servers are well: a token that leaked is revoked while one of them is lost. The Job waits for a leader.
     { providers: [cluster.provider], dependsOn: servers.exist },
   );
+  // After the Job: who can read the name of the auth method can log in with it.
+  for (const namespace of new Set(namespaces.map(({ namespace }) => namespace))) {
+    const method = loginMethod(keeper);
+    loginConfigMap(
+      `consul-login-${namespace}`,
+      { namespace, method },
+      { provider: cluster.provider, dependsOn: access },
+    );
+  }
+  return access;
+}
+
+/** What lets service accounts of the cluster log in; nothing where none may. */
+function createLogins(
+  settings: Settings,
+  { namespace, provider }: ClusterAccess,
+  keeper: Keeper,
+): pulumi.Input<readonly AclObject[]> {
+  const { apiServer = "https://kubernetes.default.svc", namespaces = [] } = settings.logins ?? {};
+  if (namespaces.length === 0) return [];
+  const { reviewer } = new LoginReviewer(
+    "consul-login-reviewer",
+    {
+      namespace,
+      namespaces: [...new Set(namespaces.map(({ namespace }) => namespace))],
+      apiServer,
+      protect: settings.protect,
+    },
+    { providers: [provider] },
+  );
+  return reviewer.apply((reviewer) => loginObjects(keeper, namespaces, reviewer));
 }
 
 /** Snapshots of servers in the cluster; those on machines take their own. */

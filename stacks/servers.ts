@@ -186,8 +186,8 @@ function createEcsServers(
     cloud,
     snapshots: backups && { everyHours: backups.everyHours, keep: backups.keep, copies },
     roleName: bucket?.roleName ?? settings.roleName,
-    // Both have something in the cluster that talks to the servers themselves.
-    apiForNodes: deployment.apps !== undefined || deployment.monitoring !== undefined,
+    // Each has something in the cluster that talks to the servers themselves.
+    apiForNodes: [deployment.apps, deployment.logins, deployment.monitoring].some((block) => block !== undefined),
   });
 }
 

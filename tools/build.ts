@@ -20,7 +20,8 @@ export type Tool =
   | "coredns"
   | "promtool"
   | "compose"
-  | "actionlint";
+  | "actionlint"
+  | "porcupine";
 
 interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
@@ -58,6 +59,8 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   },
   compose: { module: "compose", package: "github.com/compose-spec/compose-go/v2/cmd" },
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
+  // A library; what it checks is ours.
+  porcupine: { module: "porcupine", package: "github.com/anishathalye/porcupine", main: "main.go" },
 };
 
 /**

@@ -23,7 +23,8 @@ export class ServerMachines {
     return servers.map((name) => {
       const [machine, ...others] = found.filter((candidate) => candidate.name === name);
       if (machine && others.length === 0) return machine;
-      const id = machine ? "several have its name" : `none of its name is tagged ${tag.key} ${tag.value} in ${vpcId}`;
+      const none = `none of its name is tagged ${tag.key} ${tag.value} in ${vpcId}; with nothing else changed, \`pulumi up --refresh\` makes one (docs/restore.md)`;
+      const id = machine ? "several have its name" : none;
       return { id, name, status: "missing" };
     });
   }

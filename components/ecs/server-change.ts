@@ -89,10 +89,14 @@ export class ServerChange {
       if ("output" in outcome) return outcome.output;
       const { problem, ran = false } = outcome;
       if (!ran && gate.skip.includes(server)) return undefined;
-      if (ran || Date.now() >= deadline) {
+      // A Consul that has just started has no tokens yet.
+      const final = ran && !problem.includes("ACL not found");
+      if (final || Date.now() >= deadline) {
+        const reboot = `\`aliyun ecs RebootInstance --InstanceId ${machine.id}\``;
+        const put = problem.includes("Consul does not answer") ? `Restart it (${reboot})` : "Put that right";
         const remedy = ran
-          ? "Put that right and run `pulumi up` again: it goes on from there"
-          : `Start or reboot it (\`aliyun ecs RebootInstance --InstanceId ${machine.id}\`) and run \`pulumi up\` again, ` +
+          ? `${put} and run \`pulumi up\` again: it goes on from there`
+          : `Start or reboot it (${reboot}) and run \`pulumi up\` again, ` +
             `or name ${server} in consul:gate.skip: then it is rebooted into its new user data`;
         throw new pulumi.RunError(`${server} (${machine.id}) is not updated: ${problem}. ${remedy}`);
       }

@@ -1,7 +1,7 @@
 import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { formerPrefix, grantObjects, grantOwner, Keeper } from "../../consul/access";
-import { accessorId } from "../../consul/acl";
+import { accessorId, AclObject } from "../../consul/acl";
 import { TokenReference } from "./app-access";
 import { randomToken } from "../random";
 import { aclWork, serversJob } from "./job";
@@ -26,6 +26,8 @@ export interface TokenHolder {
 
 export interface AccessTokensArgs {
   readonly holders: readonly TokenHolder[];
+  /** What lets others log in, beside the holders' policies and tokens. Secret. */
+  readonly logins: pulumi.Input<readonly AclObject[]>;
   /** This stack, among all that keep tokens in the same servers. */
   readonly keeper: Keeper;
   /** Namespace of the Job. */
@@ -61,12 +63,13 @@ export class AccessTokens extends pulumi.ComponentResource {
 
     const secrets = holders.map(tokensOf);
     const objects = pulumi.secret(
-      pulumi.all(secrets).apply((secrets) =>
-        grantObjects(
+      pulumi.all([pulumi.all(secrets), pulumi.output(args.logins)]).apply(([secrets, logins]) => [
+        ...grantObjects(
           args.keeper,
           holders.map(({ name, rules }, i) => ({ name, rules, secrets: secrets[i] ?? [] })),
         ),
-      ),
+        ...logins,
+      ]),
     );
     const { image, serverUrls, caCertificate, managementToken } = args;
     const job = serversJob(
@@ -82,7 +85,7 @@ export class AccessTokens extends pulumi.ComponentResource {
         managementToken,
         ...aclWork(grantOwner(args.keeper), objects, formerPrefix(args.keeper)),
         hostNetwork: !args.serversInCluster,
-        protect: args.protect && holders.length > 0,
+        protect: args.protect,
       },
       parent,
     );

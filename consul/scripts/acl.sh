@@ -1,6 +1,7 @@
 # Puts policies and tokens in place, and revokes those that are not wanted any more: acl.sh DIRECTORY, holding
-# policy.<name>.json and token.<accessor>.json. CONSUL_HTTP_ADDR may be several addresses: the first that knows a leader
-# is asked.
+# policy.<name>.json and token.<accessor>.json, and where Kubernetes' service accounts log in method.<name>.json (an auth
+# method) and rule.<name>.json (a binding rule). CONSUL_HTTP_ADDR may be several addresses: the first that knows a leader is
+# asked.
 #   ACL_OWNER   who keeps what DIRECTORY has (consul/acl.ts). Whatever has this owner's mark at the end of its description
 #               and is not in DIRECTORY is revoked. Without an owner nothing is revoked.
 #   ACL_FORMER  what the names of this owner's policies began with in earlier releases, which wrote no marks
@@ -34,22 +35,26 @@ objects() {
       string = 1
     }'
 }
-# stubs KIND: the list of all tokens or policies, one a line, without secrets. A quote inside a value is written \", so
+# path KIND: where the API has one of a kind.
+path() { case $1 in method) echo acl/auth-method ;; rule) echo acl/binding-rule ;; *) echo "acl/$1" ;; esac }
+# stubs KIND: the list of all of a kind, one a line, without secrets. A quote inside a value is written \", so
 # the patterns below match nothing but the fields themselves.
 stubs() {
-  case $1 in token) list=tokens ;; *) list=policies ;; esac
-  all=$(demand GET "acl/$list") || return 1
+  case $1 in policy) list=acl/policies ;; *) list=$(path "$1")s ;; esac
+  all=$(demand GET "$list") || return 1
   objects "$all" | sed 's/"SecretID":"[^"]*",//g'
 }
 # field NAME STUB
 field() { printf '%s\n' "$2" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
-id_of() { case $1 in token) field AccessorID "$2" ;; *) field ID "$2" ;; esac }
-# wanted KIND STUB: whether DIRECTORY has it.
+id_of() { case $1 in token) field AccessorID "$2" ;; method) field Name "$2" ;; *) field ID "$2" ;; esac }
+# wanted KIND STUB: whether DIRECTORY has it. A rule has no name; its description begins with one.
 wanted() {
   case $1 in
-    token) [ -e "$dir/token.$(field AccessorID "$2").json" ] ;;
-    *) [ -e "$dir/policy.$(field Name "$2").json" ] ;;
+    token) name=$(field AccessorID "$2") ;;
+    rule) name=$(field Description "$2") name=${name%%,*} ;;
+    *) name=$(field Name "$2") ;;
   esac
+  [ -e "$dir/$1.$name.json" ]
 }
 
 # What DIRECTORY does not have and must stay all the same: the token of a server that takes part in the cluster, and a
@@ -62,6 +67,17 @@ serves() {
   # 1 is alive, 2 is leaving.
   objects "$members" | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
 }
+# A login's token keeps what it was given when its rule goes: it goes with its policy. logout POLICY
+logout() {
+  found=$(demand GET "acl/tokens?policy=$(field ID "$1")") || return 1
+  objects "$found" | grep '"AuthMethod":"' | {
+    failed=
+    while read -r stub; do
+      demand DELETE "acl/token/$(field AccessorID "$stub")" >/dev/null || failed=yes
+    done
+    [ -z "$failed" ]
+  }
+}
 held() { [ "$(demand GET "acl/tokens?policy=$(field ID "$2")")" != '[]' ]; }
 
 # revoke KIND PATTERN KEEP: what matches and is not in DIRECTORY, unless KEEP says that it must stay.
@@ -72,7 +88,9 @@ revoke() {
     while read -r stub; do
       if wanted "$1" "$stub" || "$3" "$1" "$stub"; then continue; fi
       description=$(field Description "$stub")
-      if demand DELETE "acl/$1/$(id_of "$1" "$stub")" >/dev/null; then
+      if [ "$1" = policy ] && ! logout "$stub"; then
+        failed=yes
+      elif demand DELETE "$(path "$1")/$(id_of "$1" "$stub")" >/dev/null; then
         echo "consul-acl: revoked $1 ${description% \[*} ($(id_of "$1" "$stub"))" >&3
       else
         failed=yes
@@ -92,6 +110,18 @@ put_token() {
   accessor=${accessor#token.}
   demand GET "acl/token/$accessor" >/dev/null 2>&1 || accessor=
   demand PUT "acl/token${accessor:+/$accessor}" "$1" >/dev/null
+}
+put_method() {
+  name=$(basename "$1" .json)
+  name=${name#method.}
+  demand GET "acl/auth-method/$name" >/dev/null 2>&1 || name=
+  demand PUT "acl/auth-method${name:+/$name}" "$1" >/dev/null
+}
+put_rule() {
+  name=$(basename "$1" .json)
+  id=$(stubs rule | grep -F "\"Description\":\"${name#rule.}, " | grep -F "[$owner]\"") || id=
+  id=$(field ID "$id")
+  demand PUT "acl/binding-rule${id:+/$id}" "$1" >/dev/null
 }
 # put KIND: the files of one kind.
 put() {
@@ -126,6 +156,9 @@ apply() {
   wrong=
   if [ -n "$owner" ]; then
     mark="\"Description\":\"[^\"]*\[$owner\]\""
+    # No new login gets what is taken away, and an auth method takes the tokens with it that it gave.
+    revoke rule "$mark" false || wrong=yes
+    revoke method "$mark" false || wrong=yes
     revoke token "$mark" serves || wrong=yes
     revoke policy "$mark" false || wrong=yes
   fi
@@ -136,6 +169,8 @@ apply() {
   fi
   put policy || wrong=yes
   put token || wrong=yes
+  put method || wrong=yes
+  put rule || wrong=yes
   if [ -n "${ACL_FORMER:-}" ]; then
     names="\"Name\":\"$ACL_FORMER[a-z0-9-]*\",\"Description\":\"What [a-z0-9-]* may do; kept by Pulumi\""
     revoke policy "$names" held || wrong=yes
@@ -143,11 +178,11 @@ apply() {
   [ -z "$wrong" ]
 }
 
-# Whether Consul has refused something for what it says, and nothing failed but that and the tokens that wait for it.
+# Whether Consul has refused something for what it says, and nothing failed but that and what waits for it.
 # Consul answers 400 only where it cannot read what it is sent, and 500 to a rule that is no rule.
 hopeless() {
   refused=': Failed to parse ACL rules|: Invalid | 400$'
-  grep -v already "$problems" | grep -qE "$refused" && ! grep -qvE "$refused|: No such ACL policy" "$problems"
+  grep -v already "$problems" | grep -qE "$refused" && ! grep -qvE "$refused|: (No such ACL policy|cannot find auth method)" "$problems"
 }
 
 # A cluster without a leader, a token that a follower has not heard of yet, another server doing the same: all pass.

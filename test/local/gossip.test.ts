@@ -7,7 +7,7 @@ import type { ConsulNode } from "../../consul/node";
 import type { Member } from "../../local/check";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import { consulOf } from "./kube-cluster";
-import { Rollout } from "./rollout";
+import { Rollout } from "../../lab/rollout";
 
 /**
  * A stack of agents that nobody updates, while its servers' stack goes through the three steps of a new gossip key: its

@@ -11,7 +11,7 @@ import { NodeProcess } from "../../local/processes";
 import { Cluster, onLoopback } from "../../local/supervisor";
 import { ask } from "./dns-client";
 import { eventually } from "./kube-cluster";
-import { Rollout } from "./rollout";
+import { Rollout } from "../../lab/rollout";
 
 const prefix = "127.37.0";
 const handMade = [1, 2, 3].map((n) => ({ name: `aly-consul-0${n}`, address: `${prefix}.${n}` }));

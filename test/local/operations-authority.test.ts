@@ -1,5 +1,6 @@
 import { deepEqual, equal, rejects } from "assert/strict";
-import { Operations, certificateOf } from "./operations";
+import { certificateOf } from "../../lab/trust";
+import { Operations } from "./operations";
 
 describe("operations: another certificate authority", function () {
   this.timeout(900_000);

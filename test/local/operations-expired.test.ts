@@ -2,9 +2,10 @@ import { equal, match, notEqual, ok } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
+import { certificateOf } from "../../lab/trust";
 import { programDir } from "../../local/program";
 import { commandsOf, section } from "../documents";
-import { certificateOf, Operations } from "./operations";
+import { Operations } from "./operations";
 
 const servers = ["server-1", "server-2", "server-3"];
 

@@ -1,7 +1,8 @@
 import { deepEqual, match, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
-import { Operations, keyring } from "./operations";
+import { keyring } from "../../lab/trust";
+import { Operations } from "./operations";
 
 describe("operations: the gossip key", function () {
   this.timeout(900_000);

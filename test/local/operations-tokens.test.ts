@@ -1,5 +1,6 @@
 import { deepEqual, equal, notEqual, rejects } from "assert/strict";
-import { Operations, certificateOf } from "./operations";
+import { certificateOf } from "../../lab/trust";
+import { Operations } from "./operations";
 
 describe("operations: the agents' token, certificates, and agents of another stack", function () {
   this.timeout(900_000);

@@ -2,14 +2,11 @@ import { deepEqual, equal, notEqual, ok } from "assert/strict";
 import { mkdtempSync, rmSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
-import { connect, PeerCertificate } from "tls";
 import * as pulumi from "@pulumi/pulumi";
-import { ports } from "../../consul/config";
 import { Stream } from "../../lab/load";
+import { Rollout } from "../../lab/rollout";
 import { Resolver } from "../../local/dns";
 import { Cluster, ClusterOptions, onLoopback, startCluster } from "../../local/supervisor";
-import { eventually } from "./kube-cluster";
-import { Rollout } from "./rollout";
 
 /** Clients that write and look up through the agents all the time, each at an agent that is not being restarted. */
 class Load {
@@ -150,31 +147,4 @@ export class Operations {
     const seen = await load.end();
     console.log(`      ${((Date.now() - began) / 1000).toFixed(0)} s; ${seen}`);
   }
-}
-
-interface Keyring {
-  readonly Keys: Readonly<Record<string, number>>;
-  readonly PrimaryKeys: Readonly<Record<string, number>>;
-  readonly NumNodes: number;
-}
-
-/** The gossip keys of every node. A node that gossip takes for away just then makes it an error: asked again. */
-export function keyring(cluster: Cluster): Promise<Keyring> {
-  return eventually("every node says its keys", async () => {
-    const [lan] = await cluster.api("server-1").get<Keyring[]>("operator/keyring");
-    ok(lan, "no keyring");
-    return lan;
-  });
-}
-
-/** The certificate that a server shows, checked against what the program says is trusted. */
-export function certificateOf(cluster: Cluster, server: string): Promise<PeerCertificate> {
-  return new Promise((resolve, reject) => {
-    const to = { host: cluster.node(server).address, port: ports.https, ca: cluster.caCertificate };
-    const socket = connect(to, () => {
-      resolve(socket.getPeerCertificate());
-      socket.destroy();
-    });
-    socket.on("error", reject);
-  });
 }

@@ -8,7 +8,7 @@ import { consulOf } from "./kube-cluster";
 async function main(): Promise<void> {
   const say = (line: string) => console.error(line);
   await consulOf("local");
-  for (const tool of ["consul-previous", "coredns", "promtool", "compose", "actionlint"] as const) {
+  for (const tool of ["consul-previous", "coredns", "promtool", "compose", "actionlint", "porcupine"] as const) {
     await buildTool(tool, say);
   }
   // Whoever runs the tests need not have every language.

@@ -2,7 +2,9 @@ import { stackConfig } from "../../local/program";
 
 /** Takes away what a stack has beside servers and agents, for a test that switches on what it is about. */
 export function plain(config: Record<string, string>): void {
-  for (const feature of ["apps", "backups", "dns", "monitoring"]) Reflect.deleteProperty(config, `consul:${feature}`);
+  for (const feature of ["apps", "backups", "dns", "logins", "monitoring"]) {
+    Reflect.deleteProperty(config, `consul:${feature}`);
+  }
   edit(config, "agents", (agents) => delete agents.nodeSecurityGroupId);
   if (config["consul:servers"]?.includes('"ecs"')) edit(config, "servers", (servers) => delete servers.ui);
 }

@@ -215,6 +215,18 @@ describe("the gate before a server goes down", () => {
     deepEqual(fake.log, ["store on consul-1", "reload consul-1"]);
   });
 
+  it("asks a Consul again that has just started and knows no token yet, and says to restart one that does not answer", async () => {
+    const failed = (problem: string) => ({ problem: `the command ended as Failed (1): ${problem}`, ran: true });
+    fake.applying = [failed("consul-converge: Consul refuses to reload: ACL not found 403")];
+    await update(gateOf(), "consul-1", reloads);
+    deepEqual(fake.log, ["store on consul-1", "reload consul-1", "reload consul-1"]);
+    fake.applying = [failed("consul-converge: Consul does not answer: curl: (28)")];
+    await rejects(
+      update(gateOf(), "consul-1", reloads),
+      /does not answer: curl: \(28\)\. Restart it \(`aliyun ecs RebootInstance --InstanceId i-consul-1`\) and run `pulumi up` again/,
+    );
+  });
+
   it("stores nothing where the version cannot be had, and says so", async () => {
     fake.installing = { problem: "the command ended as Failed (1): consul-install: cannot fetch https://m", ran: true };
     await rejects(

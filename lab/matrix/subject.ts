@@ -1,0 +1,247 @@
+import { execFile, execFileSync } from "child_process";
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "fs";
+import { delimiter, join } from "path";
+import { promisify } from "util";
+import * as pulumi from "@pulumi/pulumi";
+import { AclObject } from "../../consul/acl";
+import { ports } from "../../consul/config";
+import { readScript, withApi } from "../../consul/scripts";
+import { findConsul, versionOf, wantedConsul } from "../../local/consul-binary";
+import { stackConfig } from "../../local/program";
+import { Cluster, onLoopback } from "../../local/supervisor";
+import { buildTool } from "../../tools/build";
+import { eventually, healthy } from "../healthy";
+import { Rollout } from "../rollout";
+import { Clients } from "./clients";
+
+/** What a cluster is before anything happens to it. */
+export interface Beginning {
+  /** 3 unless given. */
+  readonly servers?: number;
+  /** Begins with the version of Consul before the one in the settings. */
+  readonly earlierVersion?: boolean;
+  /** The victim's data lies on a small disk of its own. Takes root. */
+  readonly smallDisk?: boolean;
+  /** The victim runs as a user of its own, so that its traffic can be told from that of others. Takes root. */
+  readonly ownUser?: boolean;
+}
+
+/** The server that faults happen to; it leads when they do. */
+export const victim = "server-2";
+/** The agent whose stack is left behind. */
+export const leftBehind = "agent-2";
+/** User that the victim runs as where it has one of its own. */
+export const victimUser = 5002;
+/** Consul keeps 64 MiB for each part of its log. */
+const diskMegabytes = 256;
+
+/** A cluster that an operation and a fault happen to, with clients at its agents. */
+export class Subject {
+  /** Warnings of the program. */
+  readonly warnings: string[] = [];
+  readonly rollout: Rollout;
+  readonly clients: Clients;
+  /** How `up` goes: as one command that nobody disturbs, unless a fault says otherwise. */
+  how: (up: () => Promise<void>) => Promise<void> = (up) => up();
+
+  /** Settings that differ from the stack's file, as they were when `up` last ended well, and what is to change. */
+  private change: Readonly<Record<string, string | undefined>> = {};
+  private readonly before: { readonly image: string; readonly consul: string };
+
+  private constructor(
+    readonly cluster: Cluster,
+    private settings: Readonly<Record<string, string | undefined>>,
+    /** Three numbers of its addresses. */
+    readonly prefix: string,
+    /** Milliseconds by which the clock of whoever runs `up` is ahead. */
+    readonly clock: { ahead: number },
+    /** The consul of the settings' version, as the nodes run it. */
+    readonly consul: string,
+  ) {
+    this.rollout = new Rollout(cluster);
+    this.before = { image: this.rollout.image, consul: cluster.consul };
+    this.clients = new Clients(cluster, "web", () => this.rollout.resting);
+    const note = (line: string) => Promise.resolve(void this.warnings.push(line));
+    Object.assign(pulumi.log, { warn: note, info: () => Promise.resolve() });
+  }
+
+  /**
+   * Starts it, with a service at two agents.
+   * @param made is told of the cluster before its first process
+   */
+  static async start(
+    dir: string,
+    prefix: string,
+    { servers = 3, earlierVersion = false, smallDisk = false, ownUser = false }: Beginning,
+    made: (cluster: Cluster) => void = () => undefined,
+  ): Promise<Subject> {
+    const wanted = wantedConsul(stackConfig("local"));
+    const wrap = (consul: string) => (ownUser ? wrapped(dir, consul) : consul);
+    const consul = wrap(await findConsul(wanted));
+    const binary = earlierVersion ? wrap(await buildTool("consul-previous")) : consul;
+    const version = earlierVersion ? await versionOf(binary) : wanted.version;
+    if (smallDisk) mountDisk(dataOf(dir));
+    const clock = { ahead: 0 };
+    const config = { ...onLoopback(prefix, servers, 2), "consul:version": version };
+    const cluster = new Cluster({
+      dir,
+      binary,
+      config,
+      now: () => new Date(Date.now() + clock.ahead),
+    });
+    made(cluster);
+    for (const step of cluster.steps()) await step.run(() => undefined);
+    for (const name of ["agent-1", "agent-2"]) {
+      await cluster.api(name).put("agent/service/register", { ID: `web-${name}`, Name: "web", Port: 80 });
+    }
+    for (const name of ["agent-1", "agent-2"]) {
+      await eventually("the service is not found", async () => {
+        const found = await cluster.api(name).get<object[]>("health/service/web?passing&cached");
+        if (found.length < 2) throw new Error(`${name} finds ${found.length}`);
+      });
+    }
+    await healthy(cluster);
+    return new Subject(cluster, config, prefix, clock, consul);
+  }
+
+  /** `pulumi up` with changed settings. */
+  async up(change: Readonly<Record<string, string | undefined>> = {}): Promise<void> {
+    this.change = change;
+    await this.how(() => this.rollout.up(change));
+    this.settings = { ...this.settings, ...change };
+  }
+
+  /** `pulumi up --refresh` with the settings from before the change: it makes the machines that are missing. */
+  async refresh(): Promise<void> {
+    const { rollout, cluster, settings } = this;
+    [rollout.image, cluster.consul] = [this.before.image, this.before.consul];
+    rollout.refresh();
+    await rollout.up(Object.fromEntries(Object.keys(this.change).map((key) => [key, settings[key]])));
+  }
+
+  servers(count: number): Record<string, string> {
+    return { "consul:servers": onLoopback(this.prefix, count)["consul:servers"] ?? "" };
+  }
+
+  /** Servers that raft has, each with whether it has a vote, by the leader's account. */
+  async voters(): Promise<string[]> {
+    type Raft = { Servers: { Node: string; Voter: boolean }[] };
+    const api = this.cluster.api(await this.cluster.leaderName());
+    const { Servers } = await api.get<Raft>("operator/raft/configuration");
+    return Servers.map(({ Node, Voter }) => `${Node}${Voter ? "" : " without a vote"}`).sort();
+  }
+
+  /** Hands the leadership to a server. */
+  async lead(server: string): Promise<void> {
+    const { cluster } = this;
+    await eventually(`${server} does not lead`, async () => {
+      const leader = await cluster.leaderName();
+      if (leader === server) return;
+      type Raft = { Servers: { ID: string; Node: string }[] };
+      const { Servers } = await cluster.api(leader).get<Raft>("operator/raft/configuration");
+      const id = Servers.find(({ Node }) => Node === server)?.ID ?? "";
+      await cluster.api(leader).request("POST", `operator/raft/transfer-leader?id=${id}`);
+      throw new Error("it was asked to");
+    });
+  }
+
+  /** Runs consul's command as people do on a server. @throws what it says */
+  async command(server: string, ...args: readonly string[]): Promise<string> {
+    const { cluster } = this;
+    const env = {
+      CONSUL_HTTP_ADDR: `http://${cluster.node(server).address}:${ports.http}`,
+      CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
+    };
+    return (await promisify(execFile)(this.consul, args, { env })).stdout;
+  }
+
+  /** Policies and tokens of applications, as the Job in Kubernetes keeps them: it knows the servers and no leader. */
+  async applications(objects: readonly AclObject[], owner: string): Promise<void> {
+    const { cluster } = this;
+    const dir = join(cluster.dir, "applications");
+    rmSync(dir, { recursive: true, force: true });
+    mkdirSync(dir);
+    for (const { file, content } of objects) writeFileSync(join(dir, file), content, { mode: 0o600 });
+    const servers = cluster.nodes.filter(({ role }) => role === "server");
+    const env = {
+      PATH: process.env.PATH,
+      CONSUL_HTTP_ADDR: servers.map(({ address }) => `http://${address}:${ports.http}`).join(" "),
+      CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
+      ACL_OWNER: owner,
+      ACL_DEADLINE: String(this.rollout.waitMinutes * 60),
+    };
+    await said(promisify(execFile)("sh", ["-c", withApi("scripts/acl.sh"), "acl.sh", dir], { env }));
+  }
+
+  /** Where servers keep snapshots: on the data disk, as on a machine. */
+  get snapshots(): readonly string[] {
+    const servers = this.cluster.nodes.filter(({ role }) => role === "server");
+    return servers.map(({ name }) => this.snapshotsOf(name));
+  }
+
+  private snapshotsOf(server: string): string {
+    return join(this.dataOf(server), "snapshots");
+  }
+
+  /** consul-snapshot.service on each server that runs, one after another. @throws what it says where it fails */
+  async snapshot(): Promise<void> {
+    const { cluster } = this;
+    const bin = join(cluster.dir, "snapshot");
+    mkdirSync(bin, { recursive: true });
+    writeFileSync(join(bin, "snapshot.sh"), readScript("scripts/snapshot.sh"));
+    rmSync(join(bin, "consul"), { force: true });
+    symlinkSync(this.consul, join(bin, "consul"));
+    await eventually("the servers have no leader", () => cluster.leaderName()); // no timer runs at the very moment
+    for (const { name, address } of cluster.runningNodes.filter(({ role }) => role === "server")) {
+      const env = {
+        PATH: [bin, process.env.PATH].join(delimiter),
+        CONSUL_HTTP_ADDR: `http://${address}:${ports.http}`,
+        CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
+        SNAPSHOT_SERVER: address,
+      };
+      await said(promisify(execFile)("sh", [join(bin, "snapshot.sh"), this.snapshotsOf(name), "3", "6"], { env }));
+    }
+  }
+
+  /** Whether a write is acknowledged within some seconds. */
+  async writes(seconds = 20): Promise<boolean> {
+    const write = () => this.cluster.api("agent-1").put("kv/matrix/one-more", "x");
+    return eventually("no write", write, seconds).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  dataOf(server: string): string {
+    return dataOf(this.cluster.dir, server);
+  }
+}
+
+function dataOf(dir: string, server = victim): string {
+  return join(dir, server, "data");
+}
+
+/** In the mount namespace of this process alone: it goes with the process. */
+function mountDisk(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${diskMegabytes}m`, "tmpfs", path]);
+}
+
+/** A consul that the victim runs as its own user; it may read and write the files of this one. */
+function wrapped(dir: string, consul: string): string {
+  mkdirSync(join(dir, "bin"), { recursive: true });
+  const path = join(dir, "bin", "consul");
+  const as = `setpriv --reuid=${victimUser} --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override`;
+  const script = ["#!/bin/sh", `case "$*" in *${victim}/*) exec ${as} ${consul} "$@" ;; esac`, `exec ${consul} "$@"`];
+  writeFileSync(path, `${script.join("\n")}\n`, { mode: 0o755 });
+  return path;
+}
+
+/** @throws with the last lines of what a script said, in place of its whole command line */
+async function said(script: Promise<unknown>): Promise<void> {
+  await script.catch((error: unknown) => {
+    const { stderr, message } = error as Error & { stderr?: string };
+    const lines = (stderr ?? "").trim().split("\n").slice(-3).join("; ");
+    throw new Error(lines === "" ? message : lines, { cause: error });
+  });
+}
