@@ -112,14 +112,15 @@ send it: logs name hosts and addresses.`,
     },
     takesNames: true,
     run: async ({ flags: { output, config, ...ways }, names: [name, ...rest], write }) => {
-      if (name === undefined || rest.length > 0)
+      if (name === undefined || rest.length > 0) {
         throw new Misuse("one stack is needed, such as: npm run debug -- prod");
+      }
       const work = debug(name, output, { ...ways, config: configOf(config), cloud }).catch((cause: unknown) => {
         throw new Misuse((cause as Error).message, { cause });
       });
       // What is written before the end is removed when this process exits.
       const made = await Promise.race([interruption(), work]);
-      if (/^SIG/.test(made)) return 130;
+      if (made.startsWith("SIG")) return 130;
       write(made);
       return 0;
     },

@@ -90,8 +90,9 @@ export const task = defineTask({
   takesNames: true,
   run: async ({ flags: { json, at, open }, names: [stack, ...rest], write }) => {
     const now = at === undefined ? new Date() : new Date(at);
-    if (Number.isNaN(now.getTime()))
+    if (Number.isNaN(now.getTime())) {
       throw new Misuse(`--at ${at ?? ""}: a time such as 2027-06-01T02:30:00Z is wanted`);
+    }
     if (open) {
       write(`${JSON.stringify(openStacks(now))}\n`);
       return 0;

@@ -38,8 +38,9 @@ Colours are for a terminal, unless NO_COLOR is set.`,
     },
     takesNames: true,
     run: async ({ flags: { json, context, dir, config }, names: [name, ...rest], write }) => {
-      if (name === undefined || rest.length > 0)
+      if (name === undefined || rest.length > 0) {
         throw new Misuse("one stack is needed, such as: npm run status -- prod");
+      }
       const status = await statusOf(name, { context, dir, config: configOf(config), cloud }).catch((cause: unknown) => {
         throw new Misuse((cause as Error).message, { cause });
       });
