@@ -3,6 +3,7 @@ import { join } from "path";
 import { aligned, defineTask, showProgress, untilInterrupted } from "../local/command";
 import { programDir } from "../local/program";
 import { Cluster, onLoopback } from "../local/supervisor";
+import { markdown } from "./bench/contenders";
 import { chosen, listed } from "./chosen";
 import { accidentDrill } from "./faults/accident";
 import { agentsDrill } from "./faults/agents";
@@ -12,6 +13,7 @@ import { leaderDrill } from "./faults/leader";
 import { Drill, Shown } from "./faults/report";
 import { serversDrill } from "./faults/servers";
 import { matrixFlags, matrixHelp, runMatrix } from "./matrix/command";
+import { Part, writeReport } from "./report";
 
 /** Every drill by the name that the command takes, in the order in which they are done. */
 const drills: Readonly<Record<string, Drill>> = {
@@ -22,6 +24,9 @@ const drills: Readonly<Record<string, Drill>> = {
   blackout: blackoutDrill,
   clients: clientsDrill,
 };
+
+/** What `npm run drill` leaves to be looked at in a browser. */
+const report = join(programDir, ".local", "drill.html");
 
 const passing = (line: string) => showProgress(line, true);
 
@@ -45,6 +50,8 @@ async function drillAll(names: readonly string[], json: boolean): Promise<number
       passing("");
       if (!json) console.log(`\n${drill.title}\n\n${asText(shown[name])}`);
     }
+    const parts = Object.entries(shown).map(([name, part]) => asPart(drills[name]?.title ?? name, part));
+    writeReport(report, "What still works while something is broken", parts);
     const broken = Object.values(shown).flatMap((drill) => drill.broken);
     const seconds = Math.round(process.uptime());
     const figures = Object.fromEntries(Object.entries(shown).map(([name, drill]) => [name, drill.figures]));
@@ -54,10 +61,16 @@ async function drillAll(names: readonly string[], json: boolean): Promise<number
     return broken.length === 0 ? 0 : 1;
   };
   const outcome = await untilInterrupted(cluster, work);
+  if (typeof outcome === "number") console.error(`A page with tables and plots: ${report}`);
   if (outcome === 0) rmSync(cluster.dir, { recursive: true });
   if (typeof outcome === "number") return outcome;
   console.error(`${outcome}: every node is stopped; logs are in ${cluster.dir}`);
   return 130;
+}
+
+function asPart(title: string, { table: [head = [], ...rows], broken, plots = [] }: Shown): Part {
+  const promises = broken.map((promise) => `BROKEN: ${promise}`);
+  return { title, markdown: [markdown(head, rows), ...promises].join("\n\n"), plots };
 }
 
 function asText({ table, broken }: Shown): string {
@@ -71,7 +84,8 @@ export const task = defineTask({
   before: `${listed(drills)}
 
 ${matrixHelp}`,
-  after: `All of them unless named; about four minutes on two idle cores. Exit status 1 where a promise is not kept.
+  after: `All of them unless named; .local/drill.html has what came of it, with plots.
+About four minutes on two idle cores. Exit status 1 where a promise is not kept.
 Ctrl-C stops everything. CONSUL_BIN names the consul to run; else it is looked for, downloaded or built.`,
   flags: {
     json: {

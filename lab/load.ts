@@ -63,6 +63,28 @@ export class Stream {
     return longest / 1000;
   }
 
+  /**
+   * How many attempts succeeded per second, over time.
+   * @param from the first moment, in milliseconds of the clock
+   * @param count how many intervals follow from there
+   * @param milliseconds how long each interval is
+   */
+  rates(from: number, count: number, milliseconds: number): number[] {
+    const rates = Array<number>(count).fill(0);
+    for (const { ended, error } of this.attempts) {
+      const i = Math.floor((ended - from) / milliseconds);
+      if (error === undefined && i >= 0 && i < count) rates[i] = (rates[i] ?? 0) + 1000 / milliseconds;
+    }
+    return rates;
+  }
+
+  /** The longest time between two moments at which attempts succeeded, in seconds. @param from, to only these moments */
+  longestGap(from: number, to: number): number {
+    const good = this.attempts.filter(({ error }) => error === undefined).map(({ ended }) => ended);
+    const within = [from, ...good.filter((moment) => moment > from && moment < to).sort((a, b) => a - b), to];
+    return Math.max(...within.slice(1).map((moment, i) => moment - (within[i] ?? 0))) / 1000;
+  }
+
   /** Begins no more attempts, and waits for those that are under way. */
   async stop(): Promise<Tally> {
     clearInterval(this.timer);

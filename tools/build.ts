@@ -44,7 +44,7 @@ const kubernetes = (name: string): Recipe => ({
 });
 
 const recipes: Readonly<Record<Tool, Recipe>> = {
-  consul: { module: "consul", package: "github.com/hashicorp/consul", cpuMinutes: 6 },
+  consul: { module: "consul", package: "github.com/hashicorp/consul", cpuMinutes: 7 },
   "consul-previous": { module: "consul-previous", package: "github.com/hashicorp/consul" },
   "kube-apiserver": kubernetes("kube-apiserver"),
   "kube-controller-manager": kubernetes("kube-controller-manager"),

@@ -3,18 +3,23 @@ import { cpus, loadavg, release, totalmem, type } from "os";
 import { join } from "path";
 import { defineTask, interruption, showProgress } from "../../local/command";
 import { findConsul, wantedConsul } from "../../local/consul-binary";
-import { stackConfig } from "../../local/program";
+import { programDir, stackConfig } from "../../local/program";
 import type { Progress } from "../../tools/progress";
 import { chosen, listed } from "../chosen";
 import { benchFailover } from "./failover";
 import { benchProgram } from "./program";
 import { benchScale } from "./scale";
+import type { Measured } from "./measured";
 import { benchThroughput } from "./throughput";
+import { measureTimeline, timelineTable } from "./timeline";
+import { leaderKilled, newService } from "../pictures/plots";
+import { Part, writeReport } from "../report";
 
 interface Bench {
   readonly title: string;
-  /** @returns Markdown */
-  readonly run: () => Promise<string>;
+  /** Its picture in docs/pictures/, which npm run pictures makes of the results. */
+  readonly picture?: string;
+  readonly run: () => Promise<Measured>;
 }
 
 const progress: Progress = (line, passing) => showProgress(`  ${line}`, passing);
@@ -22,17 +27,38 @@ const wantedBinary = wantedConsul(stackConfig("local"));
 const consul = () => findConsul(wantedBinary, { progress });
 
 const benches: Readonly<Record<string, Bench>> = {
-  program: { title: "what the program costs to load and run, per environment", run: () => benchProgram(progress) },
+  program: {
+    title: "what the program costs to load and run, per environment",
+    run: async () => ({ text: await benchProgram(progress) }),
+  },
   failover: {
     title: "start, and loss of the leader, beside the Docker walk-through",
     run: async () => benchFailover(await consul(), progress),
   },
+  timeline: {
+    title: "writes and lookups per second while the leader is killed, beside the Docker walk-through",
+    picture: "leader-killed.svg",
+    run: async () => {
+      const data = await measureTimeline(await consul(), progress);
+      return { text: timelineTable(data), plots: [await leaderKilled(data)], data };
+    },
+  },
   throughput: {
     title: "requests per second, beside the Docker walk-through",
-    run: async () => benchThroughput(await consul(), progress),
+    run: async () => ({ text: await benchThroughput(await consul(), progress) }),
   },
-  scale: { title: "1 to 50 agents, 151 to 5,000 services", run: async () => benchScale(await consul(), progress) },
+  scale: {
+    title: "1 to 50 agents, 151 to 5,000 services",
+    picture: "new-service.svg",
+    run: async () => {
+      const text = await benchScale(await consul(), progress);
+      return { text, plots: [await newService(text)] };
+    },
+  },
 };
+
+/** What `npm run bench` leaves to be looked at in a browser. */
+const report = join(programDir, ".local", "bench.html");
 
 /** Where and when something is measured; nothing that says whose machine it is. */
 function machine(): string {
@@ -63,20 +89,36 @@ export const task = defineTask({
   usage: "[-- [OPTION…] NAME…]",
   about: "measures the program, and the clusters that it describes",
   before: listed(benches),
-  after: "All of them unless named. Ctrl-C stops everything.",
-  flags: { write: { type: "boolean", default: false, about: "keep the results in lab/bench/results.md" } },
+  after: "All of them unless named; .local/bench.html has what came of it, with plots. Ctrl-C stops everything.",
+  flags: {
+    write: {
+      type: "boolean",
+      default: false,
+      about: "keep the results in lab/bench/, from where npm run pictures has them",
+    },
+  },
   takesNames: true,
   run: async ({ flags, names, write }) => {
     const wanted = chosen("bench", benches, names);
     // Every node has a process group of its own, and is killed when this process exits.
     void interruption().then(() => process.exit(130));
+    const parts: Part[] = [];
     process.setMaxListeners(0); // each cluster has a listener
-    for (const [name, { title, run }] of wanted) {
+    for (const [name, { title, picture, run }] of wanted) {
       const where = machine(); // beforehand: later the load is that of the bench itself
-      const section = `## ${name}: ${title}\n\n${await run()}\n\n${where}\n`;
+      const { text, plots = [], data } = await run();
+      const shown = picture === undefined ? "" : `![${title}](../../docs/pictures/${picture})\n\n`;
+      const section = `## ${name}: ${title}\n\n${shown}${text}\n\n${where}\n`;
       write(`\n${section}\n`);
+      parts.push({ title: `${name}: ${title}`, markdown: `${text}\n\n${where}`, plots });
       if (flags.write) keep(name, section);
+      if (flags.write && data !== undefined) {
+        writeFileSync(join(__dirname, "data", `${name}.json`), `${JSON.stringify(data)}\n`);
+      }
     }
+    writeReport(report, "What was measured", parts);
+    console.error(`A page with tables and plots: ${report}`);
+    if (flags.write) console.error("Pictures of the documents follow with: npm run pictures");
     return 0;
   },
 });

@@ -1,5 +1,7 @@
 import type { Progress } from "../../tools/progress";
 import { quantile } from "../load";
+import { times as plotOf } from "../pictures/plots";
+import type { Measured } from "./measured";
 import { Contender, contenders, markdown, Name, names, ofEach, spreadOf, Started, writeGap } from "./contenders";
 
 const starts = 5;
@@ -9,9 +11,8 @@ const kills = 20;
  * `npm run bench -- failover`: time to a leader and to all members, from nothing, and how long writes stop when the
  * leader is killed; this program's cluster and that of the Docker walk-through in turn.
  * @param consul path of the binary
- * @returns Markdown
  */
-export async function benchFailover(consul: string, progress: Progress): Promise<string> {
+export async function benchFailover(consul: string, progress: Progress): Promise<Measured> {
   const times = ofEach<Omit<Started, "contender">>();
   const running = {} as Record<Name, Contender>;
   for (let i = 1; i <= starts; i++) {
@@ -38,7 +39,7 @@ export async function benchFailover(consul: string, progress: Progress): Promise
     const [ours = NaN, theirs = NaN] = names.map((name) => quantile(of(name)));
     return [what, ...names.map((name) => `${spreadOf(of(name))} s`), `1/${(theirs / ours).toFixed(1)}`];
   };
-  return markdown(
+  const text = markdown(
     ["minimum / median / maximum", ...names, "ratio of the medians"],
     [
       row(`nothing to a leader (${starts} times)`, (name) => times[name].map(({ leader }) => leader)),
@@ -46,4 +47,6 @@ export async function benchFailover(consul: string, progress: Progress): Promise
       row(`leader killed, until a write succeeds (${kills} times)`, (name) => gaps[name]),
     ],
   );
+  const each = Object.fromEntries(names.map((name) => [name, gaps[name]]));
+  return { text, plots: [await plotOf("Leader killed, seconds until a write succeeds: each time", each)] };
 }

@@ -4,6 +4,7 @@ import type { Cluster } from "../../local/supervisor";
 import type { Progress } from "../../tools/progress";
 import { eventually, first, healthy, names, noticed } from "../healthy";
 import { Stream, Tally } from "../load";
+import { failures } from "../pictures/plots";
 import { deregister, heartbeat, Lookers, Lookups, register, ways } from "./lookups";
 import { above, Drill, failed, lookupLimits, seconds, Shown } from "./report";
 
@@ -102,5 +103,16 @@ async function showAccident(cluster: Cluster, progress: Progress): Promise<Shown
       ["at the agents: lost services", now.lost, 0],
       ["at the servers: services that are found in spite of all", spread[1] - old.lost, 0],
     ]),
+    plots: [
+      await failures(
+        "Requests that failed while the server was away",
+        [...ways, "health updates" as const].flatMap((kind) =>
+          [
+            { place: "at the servers", of: old },
+            { place: "at the agents", of: now },
+          ].map(({ place, of }) => ({ kind, place, ...(kind === "health updates" ? of.updates : of.lookups[kind]) })),
+        ),
+      ),
+    ],
   };
 }

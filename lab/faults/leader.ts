@@ -2,6 +2,7 @@ import type { Cluster } from "../../local/supervisor";
 import type { Progress } from "../../tools/progress";
 import { healthy } from "../healthy";
 import { quantile } from "../load";
+import { times } from "../pictures/plots";
 import { deregister, Lookups, watched, ways, writers } from "./lookups";
 import { above, Drill, failed, lookupLimits, seconds, Shown } from "./report";
 
@@ -59,5 +60,11 @@ async function showLeader(cluster: Cluster, progress: Progress): Promise<Shown> 
       ["worst of the write gaps", Math.max(...figures.gaps), 5],
       ...lookupLimits("leader killed", figures.lookups, 0.025),
     ]),
+    plots: [
+      await times("The leader killed: each time", {
+        "until a write succeeds": figures.gaps,
+        "until three healthy voters": figures.returns,
+      }),
+    ],
   };
 }

@@ -1,6 +1,7 @@
 import type { Cluster } from "../../local/supervisor";
 import type { Progress } from "../../tools/progress";
 import type { Tally } from "../load";
+import type { Plotted } from "../pictures/plots";
 import { Lookups, ways } from "./lookups";
 
 /** What a drill shows: a table, and which of its promises were not kept. */
@@ -8,6 +9,8 @@ export interface Shown {
   readonly figures: unknown;
   readonly table: readonly (readonly string[])[];
   readonly broken: readonly string[];
+  /** For the report that people look at. */
+  readonly plots?: readonly Plotted[];
 }
 
 /** One experiment of `npm run drill`. It takes a healthy cluster, and leaves it healthy. */
