@@ -422,7 +422,7 @@ esac`;
     equal(status, 1);
     match(
       said,
-      /the gossip key was due on 2026-11-01.*the next step is gossip: \{ generation: 1, alsoAccepted: \[2\] \}/,
+      /the gossip key was due on 2026-11-01[^]*the next step is gossip: \{ generation: 1, alsoAccepted: \[2\] \}/,
     );
   });
 
