@@ -201,7 +201,7 @@ describe("documents and comments", () => {
   });
 
   it("name documents and files of the program that are there", () => {
-    const top = "settings|stacks|components|consul|local|lab|policy|test|docs|monitoring|examples|tools";
+    const top = "settings|stacks|components|consul|local|lab|operate|policy|test|docs|monitoring|examples|tools";
     const path = new RegExp(`(?<![\\w./@-])(?:${top})/[\\w./-]+\\.(?:ts|js|sh|py|md|yaml|json)\\b`, "g");
     const comment = /^\s*(?:\/\/|\*|\/\*|#)|\s\/\/ /;
     // Not in scripts: pods run them with their comments, so that another comment is another ConfigMap and a roll.
