@@ -8,7 +8,7 @@ import { programDir, ProgramRun, runProgram, stackConfig } from "../local/progra
 import { LocalProviders } from "../local/providers";
 import { CloudConfig, loadCloudConfig, loadSettings, Settings } from "../settings";
 import type { Expiry } from "../stacks/expiry";
-import { outputsVersion, secretOutputs } from "../stacks/outputs";
+import { outputsVersion } from "../stacks/outputs";
 
 /** What a stack's settings say, and what its last `pulumi up` said. */
 export interface Stack {
@@ -92,7 +92,7 @@ async function readLocalStack(name: string, { dir, config = {} }: StackOptions):
   // Not saved: a certificate that is due would be made anew here, and the nodes know nothing of it.
   const run = await runProgram(name, { ...stackConfig(name), ...config }, new LocalProviders(state));
   const output = (key: keyof StackOutputs) => [key, valueOf(run, key)];
-  const keys = [...secretOutputs.filter((key) => key !== "gossipKey"), "caCertificate", "expiry"] as const;
+  const keys = ["gossipKeys", "agentToken", "managementToken", "caCertificate", "expiry"] as const;
   const outputs = Object.fromEntries(keys.map(output)) as unknown as StackOutputs;
   return { name, settings: loadSettings(), cloud: loadCloudConfig(), outputs, directory };
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { healthy } from "../../lab/healthy";
 import { perform } from "../../local/command";
-import { programDir } from "../../local/program";
+import { pinnedVersion, programDir } from "../../local/program";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
 import type { Status } from "../../operate/judge";
 import { task } from "../../operate/status";
@@ -54,7 +54,7 @@ describe("npm run status, on a cluster of this machine", function () {
     deepEqual([problems, voters, leader], [[], 3, await cluster.leaderName()]);
     deepEqual(agents, { members: 3, failed: [], otherVersion: [], earlierTrust: [] });
     for (const { version, certificate, mayGoDown } of servers) {
-      deepEqual([version, certificate?.daysLeft, mayGoDown.ok], ["1.22.7", 364, true]);
+      deepEqual([version, certificate?.daysLeft, mayGoDown.ok], [pinnedVersion, 364, true]);
     }
     deepEqual(
       keys.map(({ daysLeft }) => daysLeft),

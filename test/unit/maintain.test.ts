@@ -117,12 +117,12 @@ describe("what is due", () => {
   });
 
   it("is a later patch that was merged; everything else that was merged takes a person", () => {
-    deepEqual(due({ version: "1.22.9" }, {}, "1.22.7"), [
-      "up: Consul 1.22.9 is merged, 1.22.7 is deployed: `pulumi up` installs it",
+    deepEqual(due({ version: "1.23.3" }, {}, "1.23.1"), [
+      "up: Consul 1.23.3 is merged, 1.23.1 is deployed: `pulumi up` installs it",
     ]);
-    match(due({ version: "1.22.6" }, {}, "1.22.7").join(), /^person: /);
-    match(due({ version: "1.22.7" }, {}, "1.21.9").join(), /^person: /);
-    match(due({ version: "1.22.10" }, {}, "1.22.9").join(), /^up: /);
+    match(due({ version: "1.23.0" }, {}, "1.23.1").join(), /^person: /);
+    match(due({ version: "1.23.1" }, {}, "1.22.9").join(), /^person: /);
+    match(due({ version: "1.22.10" }, {}, "1.23.3").join(), /^up: /);
   });
 
   it("is a gossip key for a person, with the next of its three steps", () => {

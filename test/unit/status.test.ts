@@ -65,7 +65,7 @@ describe("the status of a deployment", () => {
   after(() => pulumi.runtime.setAllConfig({}));
 
   const wellFacts: Facts = {
-    version: "1.22.7",
+    version: "1.23.1",
     certificateExpires: inDays(200),
     disk: { size: 100, free: 50 },
     failedUnits: [],
@@ -110,9 +110,9 @@ describe("the status of a deployment", () => {
         mayGoDown.ok,
       ]),
       [
-        ["voter", "1.22.7", 200, true],
-        ["voter", "1.22.7", 200, true],
-        ["leader", "1.22.7", 200, true],
+        ["voter", "1.23.1", 200, true],
+        ["voter", "1.23.1", 200, true],
+        ["leader", "1.23.1", 200, true],
       ],
     );
     deepEqual(
@@ -286,7 +286,7 @@ describe("the status of a deployment", () => {
         "failed consul-acl.service",
       ]),
       {
-        version: "1.22.7",
+        version: "1.23.1",
         certificateExpires: new Date("2027-11-29T13:40:08Z"),
         disk: { size: 1000, free: 250 },
         failedUnits: ["consul-acl.service"],
@@ -374,7 +374,7 @@ describe("npm run status", () => {
 
   it("reads settings and outputs by Pulumi's CLI, asks the machines, and ends with 0, or with 1", async () => {
     fakePulumi(directory, stackConfig("prod"), { ...outputs, caCertificate: await authority(1, -1) });
-    const fakes = { names, version: "1.22.7" };
+    const fakes = { names, version: "1.23.1" };
     const well = await run(["prod", "--json"], new AnsweringCloud(fakes));
     equal(well.error, "");
     const status = JSON.parse(well.out) as { ok: boolean; problems: string[]; agents: { members: number } };
@@ -399,7 +399,7 @@ describe("npm run status", () => {
       gossipKeys: ["s3cret-3"],
     });
     for (const args of [["prod"], ["prod", "--json"]]) {
-      const { out, error } = await run(args, new AnsweringCloud({ names, version: "1.22.7" }));
+      const { out, error } = await run(args, new AnsweringCloud({ names, version: "1.23.1" }));
       ok(!`${out}${error}`.includes("s3cret"));
     }
   });
