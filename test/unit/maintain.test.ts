@@ -117,12 +117,12 @@ describe("what is due", () => {
   });
 
   it("is a later patch that was merged; everything else that was merged takes a person", () => {
-    deepEqual(due({ version: "1.23.3" }, {}, "1.23.1"), [
-      "up: Consul 1.23.3 is merged, 1.23.1 is deployed: `pulumi up` installs it",
+    deepEqual(due({ version: "2.0.3" }, {}, "2.0.1"), [
+      "up: Consul 2.0.3 is merged, 2.0.1 is deployed: `pulumi up` installs it",
     ]);
-    match(due({ version: "1.23.0" }, {}, "1.23.1").join(), /^person: /);
-    match(due({ version: "1.23.1" }, {}, "1.22.9").join(), /^person: /);
-    match(due({ version: "1.22.10" }, {}, "1.23.3").join(), /^up: /);
+    match(due({ version: "2.0.0" }, {}, "2.0.1").join(), /^person: /);
+    match(due({ version: "2.0.1" }, {}, "1.22.5").join(), /^person: /);
+    match(due({ version: "2.0.10" }, {}, "2.0.9").join(), /^up: /);
   });
 
   it("is a gossip key for a person, with the next of its three steps", () => {

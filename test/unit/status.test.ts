@@ -17,7 +17,7 @@ import { statusTask } from "../../operate/status";
 import { loadSettings } from "../../settings";
 import { fakePulumi } from "../fake-pulumi";
 import { edit } from "../program/edit";
-import { names, wellServers } from "./servers";
+import { names, wellServers, wellVersion } from "./servers";
 
 const now = new Date("2026-11-29T12:00:00Z");
 const inDays = (days: number, hours = 0) => new Date(now.getTime() + (days * 24 + hours) * 3_600_000);
@@ -35,19 +35,22 @@ async function authority(generation: number, daysAgo: number): Promise<string> {
   return String((await selfSignedCert(inputs, inDays(-daysAgo))).outputs.certPem);
 }
 
+/** Settings of prod, with the version that the servers of these tests run. */
+const prodConfig = () => ({ ...stackConfig("prod"), "consul:version": wellVersion });
+
 describe("the status of a deployment", () => {
   let stack: Stack;
 
   /** The stack prod with settings of its own. */
   const withSettings = (change: (config: Record<string, string>) => void = () => undefined): Stack => {
-    const config = stackConfig("prod");
+    const config = prodConfig();
     change(config);
     pulumi.runtime.setAllConfig(config);
     return { ...stack, settings: loadSettings() };
   };
 
   before(async () => {
-    pulumi.runtime.setAllConfig(stackConfig("prod"));
+    pulumi.runtime.setAllConfig(prodConfig());
     stack = {
       name: "prod",
       settings: loadSettings(),
@@ -65,7 +68,7 @@ describe("the status of a deployment", () => {
   after(() => pulumi.runtime.setAllConfig({}));
 
   const wellFacts: Facts = {
-    version: "1.23.1",
+    version: wellVersion,
     certificateExpires: inDays(200),
     disk: { size: 100, free: 50 },
     failedUnits: [],
@@ -110,9 +113,9 @@ describe("the status of a deployment", () => {
         mayGoDown.ok,
       ]),
       [
-        ["voter", "1.23.1", 200, true],
-        ["voter", "1.23.1", 200, true],
-        ["leader", "1.23.1", 200, true],
+        ["voter", wellVersion, 200, true],
+        ["voter", wellVersion, 200, true],
+        ["leader", wellVersion, 200, true],
       ],
     );
     deepEqual(
@@ -148,7 +151,7 @@ describe("the status of a deployment", () => {
     [
       "a server of another version",
       { facts: (name) => (name === "consul-2" ? { version: "1.21.5" } : {}) },
-      /^consul-2 runs Consul 1\.21\.5, not 1\.22\.7: run `pulumi up`$/,
+      /^consul-2 runs Consul 1\.21\.5, not 1\.22\.3: run `pulumi up`$/,
     ],
     [
       "a certificate that runs out",
@@ -195,7 +198,7 @@ describe("the status of a deployment", () => {
     [
       "agents of another version",
       { agents: { otherVersion: [{ name: "node-1", version: "1.21.5" }] } },
-      /^agents that run another version than 1\.22\.7: node-1 \(1\.21\.5\); run/,
+      /^agents that run another version than 1\.22\.3: node-1 \(1\.21\.5\); run/,
     ],
     [
       "agents with earlier keys",
@@ -263,7 +266,7 @@ describe("the status of a deployment", () => {
     const lines = text.trim().split("\n");
     equal(lines[0], "prod (datacenter aly-consul): NOT WELL, 1 thing is wrong");
     equal(lines.at(-1), lines[0]);
-    match(text, /^consul-2 +i-consul-2 +Stopped +voter +1\.22\.7 +\? +\? +no$/m);
+    match(text, /^consul-2 +i-consul-2 +Stopped +voter +1\.22\.3 +\? +\? +no$/m);
     match(
       text,
       /^Snapshot +2026-11-29T11:00:00.000Z, 1 hours ago, 4 KiB, with its copy in example-consul-prod\/prod\/$/m,
@@ -279,14 +282,14 @@ describe("the status of a deployment", () => {
     deepEqual(
       readFacts([
         "certificate Nov 29 13:40:08 2027 GMT",
-        "version 1.22.7",
+        `version ${wellVersion}`,
         "disk 1000 250",
         "snapshot 20261129T061700Z-consul-1.snap",
         `metrics ${metrics}`,
         "failed consul-acl.service",
       ]),
       {
-        version: "1.23.1",
+        version: wellVersion,
         certificateExpires: new Date("2027-11-29T13:40:08Z"),
         disk: { size: 1000, free: 250 },
         failedUnits: ["consul-acl.service"],
@@ -329,7 +332,7 @@ class AnsweringCloud extends FakeCloud {
     const quorum = super.answer(server, askQuorum);
     const script = command.map(({ script }) => script).join(" ");
     if (script === "machine/quorum.sh scripts/status.sh" && "output" in quorum) {
-      return { output: `${quorum.output}version 1.22.7\ncertificate Nov 29 13:40:08 2099 GMT\n` };
+      return { output: `${quorum.output}version ${wellVersion}\ncertificate Nov 29 13:40:08 2099 GMT\n` };
     }
     if (script === "scripts/agents.sh scripts/behind.sh") {
       return { output: "members 2\nconsul-1\nconsul-2\nconsul-3\n" };
@@ -373,8 +376,8 @@ describe("npm run status", () => {
   });
 
   it("reads settings and outputs by Pulumi's CLI, asks the machines, and ends with 0, or with 1", async () => {
-    fakePulumi(directory, stackConfig("prod"), { ...outputs, caCertificate: await authority(1, -1) });
-    const fakes = { names, version: "1.23.1" };
+    fakePulumi(directory, prodConfig(), { ...outputs, caCertificate: await authority(1, -1) });
+    const fakes = { names, version: wellVersion };
     const well = await run(["prod", "--json"], new AnsweringCloud(fakes));
     equal(well.error, "");
     const status = JSON.parse(well.out) as { ok: boolean; problems: string[]; agents: { members: number } };
@@ -392,14 +395,14 @@ describe("npm run status", () => {
   });
 
   it("shows no secret", async () => {
-    fakePulumi(directory, stackConfig("prod"), {
+    fakePulumi(directory, prodConfig(), {
       ...outputs,
       managementToken: "s3cret-1",
       agentToken: "s3cret-2",
       gossipKeys: ["s3cret-3"],
     });
     for (const args of [["prod"], ["prod", "--json"]]) {
-      const { out, error } = await run(args, new AnsweringCloud({ names, version: "1.23.1" }));
+      const { out, error } = await run(args, new AnsweringCloud({ names, version: wellVersion }));
       ok(!`${out}${error}`.includes("s3cret"));
     }
   });
@@ -412,11 +415,11 @@ describe("npm run status", () => {
     };
     await refused([], /^status: one stack is needed, such as: npm run status -- prod\n$/);
     await refused(["nope"], /^status: there is no Pulumi\.nope\.yaml; stacks with a file are dev, local, /);
-    fakePulumi(directory, stackConfig("prod"), {}, 'echo "error: no stack named prod found" >&2; exit 255');
+    fakePulumi(directory, prodConfig(), {}, 'echo "error: no stack named prod found" >&2; exit 255');
     await refused(["prod"], /^status: pulumi config --json: error: no stack named prod found\n$/);
-    fakePulumi(directory, stackConfig("prod"), {});
+    fakePulumi(directory, prodConfig(), {});
     await refused(["prod"], /^status: nothing is deployed: run `pulumi up -s prod` first\n$/);
-    fakePulumi(directory, stackConfig("prod"), { ...outputs, outputsVersion: 2 });
+    fakePulumi(directory, prodConfig(), { ...outputs, outputsVersion: 2 });
     await refused(["prod"], /was deployed by another release/);
     fakePulumi(directory, stackConfig("dev"), outputs);
     writeFileSync(
