@@ -9,6 +9,7 @@ const short = [
   "consul/**",
   "local/**",
   "lab/**",
+  "operate/**",
   "policy/**",
   "tools/**",
 ];

@@ -3,7 +3,7 @@ import { join } from "path";
 
 /** The scripts that nodes and Jobs run: what both machines and pods run is in `scripts`, the rest in a folder each. */
 export type ScriptPath =
-  | `scripts/${"acl" | "api" | "behind" | "keyring" | "snapshot"}.sh`
+  | `scripts/${"acl" | "agents" | "api" | "behind" | "debug" | "keyring" | "snapshot" | "status"}.sh`
   | `machine/${"agent" | "apply" | "autopilot" | "certificate" | "converge" | "disk" | "hand-over" | "install" | "place" | "quorum"}.sh`
   | "machine/oss-put.py"
   | `pod/${"agent-data" | "before-stop" | "ready" | "retire" | "roll"}.sh`;

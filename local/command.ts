@@ -177,6 +177,17 @@ export async function untilInterrupted<T>(
   }
 }
 
+/** Settings as options of a task give them, KEY=VALUE. @throws Misuse where one is something else */
+export function configOf(given: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    given.map((one) => {
+      const [, key, value] = /^([^=]+)=(.*)$/s.exec(one) ?? [];
+      if (key === undefined || value === undefined) throw new Misuse(`--config ${one}: KEY=VALUE is wanted`);
+      return [key.includes(":") ? key : `consul:${key}`, value] as const;
+    }),
+  );
+}
+
 /** Shows progress on standard error: on a terminal a passing line gives its place to the next line. */
 export const showProgress: Progress = (line, passing = false) => {
   const { stderr } = process;

@@ -13,6 +13,20 @@ interface RunFile {
   readonly nodes: Readonly<Record<string, ProcessId>>;
 }
 
+/**
+ * The nodes whose processes run in a cluster's directory, by name.
+ * @returns undefined where no supervisor runs there
+ */
+export function nodesRunningIn(path: string): ReadonlySet<string> | undefined {
+  const file = join(path, "run.json");
+  if (!existsSync(file)) return undefined;
+  const { supervisor, nodes } = JSON.parse(readFileSync(file, "utf8")) as RunFile;
+  if (!lives(supervisor)) return undefined;
+  return new Set(Object.entries(nodes).flatMap(([name, id]) => (lives(id) ? [name] : [])));
+}
+
+const lives = ({ pid, identity: known }: ProcessId) => identity(pid) === known;
+
 /** The directory of one cluster: keys, files, data and logs, and a note of the processes that run in it. */
 export class RunDirectory {
   readonly stateFile: string;
@@ -43,7 +57,6 @@ export class RunDirectory {
   async claim(): Promise<number> {
     mkdirSync(this.path, { recursive: true, mode: 0o700 });
     const left = existsSync(this.runFile) ? (JSON.parse(readFileSync(this.runFile, "utf8")) as RunFile) : undefined;
-    const lives = ({ pid, identity: known }: ProcessId) => identity(pid) === known;
     if (left && lives(left.supervisor)) {
       throw new Error(
         `a cluster runs in ${this.path} already (process ${left.supervisor.pid}): end that one, or use --dir`,

@@ -2,7 +2,7 @@ import { rmSync } from "fs";
 import { join } from "path";
 import { ports } from "../consul/config";
 import { checks, Member } from "./check";
-import { aligned, defineTask, Given, Misuse, showProgress, untilInterrupted } from "./command";
+import { aligned, configOf, defineTask, Given, showProgress, untilInterrupted } from "./command";
 import { programDir } from "./program";
 import { Cluster, Step } from "./supervisor";
 import type { Progress } from "../tools/progress";
@@ -62,7 +62,7 @@ async function start({ flags: values }: Given<typeof flags>): Promise<number> {
   const cluster = new Cluster({
     dir: values.dir ?? join(programDir, ".local", check ? "check" : `cluster-${values.stack}`),
     stack: values.stack,
-    config: Object.fromEntries(values.config.map(setting)),
+    config: configOf(values.config),
     reset: values.reset || check,
     onCrash: (reason) => console.error(reason),
   });
@@ -92,12 +92,6 @@ async function start({ flags: values }: Given<typeof flags>): Promise<number> {
   if (typeof outcome === "number") return outcome;
   // Ctrl-C is how a cluster that is up comes to its end; a start or a check was cut short.
   return up ? 0 : 130;
-}
-
-function setting(given: string): [string, string] {
-  const [, key, value] = /^([^=]+)=(.*)$/s.exec(given) ?? [];
-  if (key === undefined || value === undefined) throw new Misuse(`--config ${given}: KEY=VALUE is wanted`);
-  return [key.includes(":") ? key : `consul:${key}`, value];
 }
 
 /**

@@ -8,6 +8,7 @@ import { Json } from "./json-schema";
 import { logins } from "./logins";
 import { machines } from "./machines";
 import { Judge, mistakesOf, Path, rule, SettingsError } from "./mistakes";
+import { maintenance } from "./maintenance";
 import { monitoring } from "./monitoring";
 import { gate, migration, servers } from "./servers";
 import { suggestion } from "./suggestion";
@@ -87,6 +88,9 @@ const blocks = z.strictObject({
   monitoring: monitoring
     .optional()
     .describe("what Prometheus and Grafana get: docs/monitoring.md. Without the block nothing is installed"),
+  maintenance: maintenance
+    .optional()
+    .describe("when the scheduled pipeline may run `pulumi up`: docs/operations.md. Without the block it never does"),
 });
 type Blocks = z.output<typeof blocks>;
 
@@ -240,6 +244,7 @@ export type DnsSettings = Settings["dns"];
 export type AppSettings = NonNullable<Settings["apps"]>[number];
 export type LoginsSettings = NonNullable<Settings["logins"]>;
 export type BackupsSettings = NonNullable<Settings["backups"]>;
+export type MaintenanceSettings = NonNullable<Settings["maintenance"]>;
 export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
 
 /**

@@ -7,9 +7,14 @@ export interface Expiry {
   gossipKey: string;
 }
 
+/** Whole days from one time until another; negative once that is past. */
+export function daysUntil(date: Date, now: Date): number {
+  return Math.floor((date.getTime() - now.getTime()) / 86_400_000);
+}
+
 /** Whole days from now until each date. */
 export function daysLeft(expiry: Expiry): Record<keyof Expiry, number> {
-  const days = (date: string) => Math.floor((Date.parse(date) - Date.now()) / 86_400_000);
+  const days = (date: string) => daysUntil(new Date(date), new Date());
   return { ca: days(expiry.ca), serverCertificate: days(expiry.serverCertificate), gossipKey: days(expiry.gossipKey) };
 }
 

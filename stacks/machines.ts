@@ -6,11 +6,12 @@ import { Servers } from "./servers";
 /**
  * User data of machines with an agent, which other stacks make. Empty where the settings have no block for them.
  * Servers first: an agent may be older than its servers, not newer.
- * @returns secret
+ * @returns secret, unless it is empty
  */
 export function machineUserData(settings: Settings, servers: Servers): pulumi.Output<string> {
   const { machines, agents, version, downloadMirror, downloadSha256, logLevel, telemetryRetention } = settings;
-  if (machines === undefined) return pulumi.secret("");
+  // Not secret: whoever takes secrets out of a text would look for nothing.
+  if (machines === undefined) return pulumi.output("");
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
   const text = pulumi
     .all([pulumi.output({ datacenter, retryJoin, caCertificate, gossipKeys, agentToken }), servers.ready])

@@ -9,13 +9,14 @@ import { Settings } from "../../settings";
 import { Trust } from "../trust";
 import { Certificates } from "./certificates";
 import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
-import { Machine, RefusedError } from "./cloud";
+import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
 import { Patience } from "./patience";
 import { TrustOrder } from "./trust-order";
 import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
+  readonly cloud: Cloud;
   readonly settings: Pick<
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"

@@ -4,7 +4,7 @@ import { Server } from "../../consul/quorum";
 import { Cloud, Machine } from "./cloud";
 
 export interface ServerMachinesArgs {
-  readonly cloud: Cloud;
+  readonly cloud: Pick<Cloud, "machines" | "run">;
   /** Names of all servers, in the order in which they are updated. */
   readonly servers: readonly string[];
   readonly vpcId: string;

@@ -86,14 +86,16 @@ export function readView(output: string): View {
 
 const end = "END_OF_SCRIPT";
 
-const head = [
-  "#!/bin/sh",
-  "set -eu",
-  "export CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token",
-];
+const head = ["#!/bin/sh", "set -eu"];
+const machine = "export CONSUL_HTTP_ADDR=http://127.0.0.1:8500 CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
 
-/** A command as text for a shell. */
+/** A command as text for a shell of a server's machine. */
 export function commandText(command: Command): string {
+  return [...head, machine, ...command.flatMap(callText), ""].join("\n");
+}
+
+/** A command as text for a shell whose environment says already where Consul and its token are, as in a pod. */
+export function plainCommandText(command: Command): string {
   return [...head, ...command.flatMap(callText), ""].join("\n");
 }
 

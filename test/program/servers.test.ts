@@ -208,6 +208,10 @@ describe("servers of the whole program", () => {
       const foreign = (stack: string, region: string) =>
         runFixture(stack, (config) => {
           config["alicloud:region"] = region;
+          // Zones are named after their region: cn-hongkong-h, ap-southeast-1h.
+          const zones = `${region}${/\d$/.test(region) ? "" : "-"}`;
+          const servers = config["consul:servers"];
+          if (servers) config["consul:servers"] = servers.replace(/"zone":"[a-z-]+-(\w)"/g, `"zone":"${zones}$1"`);
           config["consul:downloadMirror"] = "https://releases.hashicorp.com/consul";
           config["consul:downloadSha256"] = "";
           config["consul:imageRegistry"] = "hashicorp";

@@ -46,7 +46,7 @@ export interface DescribedServer {
   readonly serial: string;
 }
 
-/** Runs the program for prod. @returns its servers in order, and the stack's outputs as text */
+/** Runs the program for prod. @returns its servers in order, and the stack's outputs, as text and as they are */
 export async function describeProd(config: Readonly<Record<string, string>>, providers: Providers) {
   const { resources, outputs } = await runProgram("prod", config, providers);
   const servers = resources
@@ -60,7 +60,8 @@ export async function describeProd(config: Readonly<Record<string, string>>, pro
       serial: idOf(`${name}-data`),
     }));
   const texts = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, String(value)]));
-  return { servers, outputs: texts as Readonly<Record<string, string>> };
+  const values = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, value]));
+  return { servers, outputs: texts as Readonly<Record<string, string>>, values };
 }
 
 /** What the gate takes of a server. */

@@ -2,6 +2,7 @@ import { deepEqual, equal, match, ok, throws } from "assert/strict";
 import { spawnSync } from "child_process";
 import { renderAgentUserData } from "../../consul/machine/agent-user-data";
 import { readableUserData, userDataLimit } from "../../consul/machine/user-data";
+import { pinnedVersion } from "../../local/program";
 
 const machine: Parameters<typeof renderAgentUserData>[0] = {
   config: {
@@ -21,7 +22,7 @@ const machine: Parameters<typeof renderAgentUserData>[0] = {
     gossipKeys: ["Z29zc2lwIGtleSBvZiB0aGlzIHRlc3QsIDMyIGJ5dGU="],
     agentToken: "5eed0000-0000-4000-8000-0000000000a9",
   },
-  version: "1.22.7",
+  version: pinnedVersion,
   downloadMirror: "https://mirror.example.com/consul",
   downloadSha256: "",
   dns: true,

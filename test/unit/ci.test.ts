@@ -162,10 +162,11 @@ describe("the pipelines", () => {
 });
 
 describe("the workflows on GitHub", () => {
-  it("are there: a preview of requests, a deployment of what is merged, and a release of what is tagged", () => {
+  it("are there: a preview of requests, a deployment of what is merged, what looks after it, and a release of what is tagged", () => {
     deepEqual(workflows.map(({ file }) => file).sort(), [
       "deploy-stack.yml",
       "deploy.yml",
+      "maintain.yml",
       "preview.yml",
       "release.yml",
     ]);
@@ -184,6 +185,7 @@ describe("the workflows on GitHub", () => {
 
   it("give no right by default and each job the least it needs", () => {
     const allowed = [
+      "actions: read",
       "contents: read",
       "contents: write",
       "id-token: write",
@@ -275,7 +277,10 @@ describe("the pipeline on GitLab", () => {
       },
     ]);
     const up = gitlab[".up"] as unknown as Record<string, unknown>;
-    deepEqual(up.rules, [{ if: "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", when: "manual", allow_failure: false }]);
+    deepEqual(up.rules, [
+      { if: '$CI_PIPELINE_SOURCE == "schedule"', when: "never" },
+      { if: "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", when: "manual", allow_failure: false },
+    ]);
     deepEqual(up.environment, { name: "$STACK" });
     equal(up.interruptible, false);
     equal(up.resource_group, "$STACK");
@@ -336,7 +341,7 @@ describe("the scripts of both", () => {
     );
     deepEqual(
       steps.map(({ id }) => id),
-      ["deploy-stack.yml: plan", "deploy-stack.yml: up", "preview.yml: preview"],
+      ["deploy-stack.yml: plan", "deploy-stack.yml: up", "maintain.yml: maintain", "preview.yml: preview"],
     );
     const config = join(directory, "kubeconfig");
     const env = { RUNNER_TEMP: directory, GITHUB_ENV: join(directory, "env") };

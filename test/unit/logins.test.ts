@@ -2,6 +2,7 @@ import { deepEqual, equal, match, ok } from "assert/strict";
 import { grantOwner } from "../../consul/access";
 import { Login, loginMethod, loginObjects } from "../../consul/logins";
 import { parseSettings, SettingsError } from "../../settings";
+import { pinnedVersion } from "../../local/program";
 
 const keeper = { project: "consul", stack: "prod" };
 const mark = `[${grantOwner(keeper)}]`;
@@ -93,9 +94,11 @@ describe("what lets a service account log in", () => {
 const prod = {
   environment: "prod",
   datacenter: "dc1",
-  version: "1.22.7",
+  version: pinnedVersion,
   downloadMirror: "https://releases.hashicorp.com/consul",
   downloadSha256: "",
+  imageRegistry: "hashicorp",
+  imageDigest: "",
   logLevel: "info",
   raftMultiplier: 1,
   telemetryRetention: "360s",

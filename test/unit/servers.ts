@@ -4,7 +4,9 @@ import { Server } from "../../consul/quorum";
 /** Three healthy servers as quorum.sh prints them; consul-3 leads. Tests break them. */
 export const names = ["consul-1", "consul-2", "consul-3"];
 export const leaderAddress = (name: string) => `10.0.0.${name.at(-1) ?? ""}:8300`;
-export const wellFakes = (leader = "consul-3"): FakeServers => ({ names, version: "1.22.3", leader });
+/** What servers that are well run. */
+export const wellVersion = "1.22.3";
+export const wellFakes = (leader = "consul-3"): FakeServers => ({ names, version: wellVersion, leader });
 
 /** One look by one server. */
 export function sample(name: string, leader?: string): MutableSample {
