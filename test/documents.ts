@@ -22,7 +22,11 @@ const program = /^(aliyun|consul|curl|docker|journalctl|kubectl|node|npm|npx|pul
 /** The commands of a document: the lines of its shell blocks, and the commands that its sentences have as code. */
 export function commandsOf(text: string): string[] {
   const blocks = [...text.matchAll(/^ *```sh\n([\s\S]*?)^ *```/gm)].flatMap(([, block = ""]) =>
-    block.replace(/(\\|\|)\n/g, (_, end) => (end === "|" ? "| " : "")).split("\n"),
+    block
+      .replace(/(\\|\|)\n/g, (_, end) => (end === "|" ? "| " : ""))
+      .split("\n")
+      // What follows a # is a word to the reader.
+      .map((line) => line.replace(/(^| +)# .*$/, "")),
   );
   const inline = [...text.replace(/^ *```[\s\S]*?^ *```/gm, "").matchAll(/`([^`]+)`/g)]
     .map(([, code = ""]) => code)
