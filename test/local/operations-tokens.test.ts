@@ -57,7 +57,7 @@ describe("operations: the agents' token, certificates, and agents of another sta
     const switched = '{"caGeneration":2,"caAlsoTrusted":[1]}';
     await rejects(
       rollout.up({ "consul:certificates": switched }),
-      /^Error: server-1 is not updated \(configuration\) after .*: these nodes do not trust the new authority yet: agent-3\./,
+      /^Error: server-1 is not updated \(configuration\) after .*:\n +these nodes do not trust the new authority yet: agent-3$/m,
     );
     equal(await cluster.leaderName(), leader);
     rollout.waitMinutes = 3;
