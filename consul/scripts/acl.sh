@@ -41,8 +41,8 @@ path() { case $1 in method) echo acl/auth-method ;; rule) echo acl/binding-rule 
 # the patterns below match nothing but the fields themselves.
 stubs() {
   case $1 in policy) list=acl/policies ;; *) list=$(path "$1")s ;; esac
-  all=$(demand GET "$list") || return 1
-  objects "$all" | sed 's/"SecretID":"[^"]*",//g'
+  all=$(demand GET "$list") && all=$(objects "$all") || return 1
+  printf '%s\n' "$all" | sed 's/"SecretID":"[^"]*",//g'
 }
 # field NAME STUB
 field() { printf '%s\n' "$2" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
@@ -62,15 +62,16 @@ wanted() {
 serves() {
   node=$(field NodeName "$2")
   [ -n "$node" ] || return 1
-  raft=$(demand GET operator/raft/configuration) && members=$(demand GET agent/members) || return 0
+  raft=$(demand GET operator/raft/configuration) && members=$(demand GET agent/members) &&
+    members=$(objects "$members") || return 0
   case $raft in *"\"Node\":\"$node\""*) return 0 ;; esac
   # 1 is alive, 2 is leaving.
-  objects "$members" | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
+  printf '%s\n' "$members" | grep -q "^{\"Name\":\"$node\",.*\"Status\":[12],"
 }
 # A login's token keeps what it was given when its rule goes: it goes with its policy. logout POLICY
 logout() {
-  found=$(demand GET "acl/tokens?policy=$(field ID "$1")") || return 1
-  objects "$found" | grep '"AuthMethod":"' | {
+  found=$(demand GET "acl/tokens?policy=$(field ID "$1")") && found=$(objects "$found") || return 1
+  printf '%s\n' "$found" | grep '"AuthMethod":"' | {
     failed=
     while read -r stub; do
       demand DELETE "acl/token/$(field AccessorID "$stub")" >/dev/null || failed=yes

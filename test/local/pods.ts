@@ -407,6 +407,8 @@ export class World {
       "mount --bind /usr usr",
       "mount -o remount,bind,ro,nosuid usr",
       "for part in bin sbin lib lib32 lib64; do [ ! -e /$part ] || ln -s usr/$part $part; done",
+      // Debian's awk is a link into /etc/alternatives.
+      "[ ! -d /etc/alternatives ] || cp -a /etc/alternatives etc/",
       "cp -a /etc/passwd /etc/group /etc/nsswitch.conf /etc/ld.so.cache etc/",
       `printf '127.0.0.1 localhost\\n${place.fields["status.podIP"] ?? ""} ${name}\\n' >etc/hosts`,
       `printf 'search ${place.fields["metadata.namespace"] ?? ""}.svc.${domain} svc.${domain} ${domain}\\nnameserver ${gateway}\\noptions ndots:5\\n' >etc/resolv.conf`,

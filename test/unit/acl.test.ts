@@ -46,10 +46,12 @@ interface Play {
   readonly tokens?: readonly object[];
   readonly files?: Readonly<Record<string, object>>;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Programs that take the place of the machine's own. */
+  readonly programs?: Readonly<Record<string, string>>;
 }
 
 /** Runs the script once. @returns how it ended, and what it asked for but the answers' reading */
-function run({ answers = {}, tokens = [], files = {}, environment = {} }: Play) {
+function run({ answers = {}, tokens = [], files = {}, environment = {}, programs = {} }: Play) {
   const directory = mkdtempSync(join(tmpdir(), "consul-acl-"));
   const file = (name: string, content: string) => {
     writeFileSync(join(directory, name), content);
@@ -61,6 +63,7 @@ function run({ answers = {}, tokens = [], files = {}, environment = {} }: Play) 
     // Time is over after the second attempt.
     chmodSync(file("bin/sleep", `#!/bin/sh\necho >"$PLAY/slept"\n`), 0o755);
     chmodSync(file("bin/date", `#!/bin/sh\n[ ! -e "$PLAY/slept" ] || printf 9\necho 100\n`), 0o755);
+    for (const [name, content] of Object.entries(programs)) chmodSync(file(`bin/${name}`, content), 0o755);
     for (const [name, content] of Object.entries(files)) file(`objects/${name}`, JSON.stringify(content));
     const all = {
       "GET status/leader": '"10.0.0.1:8300" 200',
@@ -175,5 +178,12 @@ describe("the script for policies and tokens", () => {
   it("tries again where a policy is not there yet that a token names", () => {
     const answers = { [`PUT acl/token/${id(1)}`]: 'No such ACL policy with name "bad" 500' };
     equal(run({ files: kept, answers }).triedAgain, true);
+  });
+
+  it("does not say that all is in place where a list could not be read: nothing would have been revoked", () => {
+    const awk = "#!/bin/sh\nexit 127\n";
+    const { status, stdout } = run({ files: kept, tokens: [ours(1), ours(2)], programs: { awk } });
+    equal(status, 1);
+    equal(stdout, "");
   });
 });
