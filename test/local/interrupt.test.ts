@@ -98,7 +98,7 @@ describe("Ctrl-C", function () {
     const { child, says, text } = run("start", ["--dir", join(directory, "run"), ...config, ...nowhere], nothingBuilt);
     await says(/building github.com\/hashicorp\/consul|not on PATH/);
     await says(/\d+ of \d+ packages compiled for consul/);
-    match(text(), /no release from https:\/\/127\.71\.0\.1:49151\S* \(.*ECONNREFUSED/);
+    match(text(), /no release from https:\/\/127\.95\.0\.1:49151\S* \(.*ECONNREFUSED/);
     match(text(), /a release is quicker than a build: npm start -- --config downloadMirror=URL .* CONSUL_BIN=FILE/);
     match(text(), /only this once: about \d+ (s|min) on the \d+ cores of this machine/);
     await interrupt(child, text);

@@ -78,7 +78,7 @@ describe("operations: a new version, another setting, and something wrong before
       const before = pids();
       await rejects(
         rollout.up({}),
-        /server-1 is not updated \(configuration\) after .*: server-3 runs, but its Consul does not answer/,
+        /server-1 is not updated \(configuration\) after .*:\n +server-3 runs, but its Consul does not answer/,
       );
       deepEqual(pids(), before);
       cluster.resume("server-3");

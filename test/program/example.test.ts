@@ -75,8 +75,8 @@ describe("the example's stack in another repository", function () {
     );
     const types = join(directory, "node_modules/consul-alicloud-outputs/dist/stacks/outputs.d.ts");
     match(
-      compile([/consulVersion:/, "versionOfConsul:"], types),
-      /Property 'consulVersion' does not exist on type 'ConsulOutputs'/,
+      compile([/consulImage:/, "imageOfConsul:"], types),
+      /Property 'consulImage' does not exist on type 'ConsulOutputs'/,
     );
   });
 
