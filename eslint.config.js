@@ -15,7 +15,7 @@ const short = [
 ];
 
 module.exports = tseslint.config(
-  { ignores: ["node_modules/", "bin/", "dist/", ".cache/", ".local/"] },
+  { ignores: ["node_modules/", "bin/", "**/dist/", ".cache/", ".local/"] },
   ...tseslint.configs.strictTypeChecked,
   ...tseslint.configs.stylisticTypeChecked,
   {
