@@ -163,7 +163,13 @@ function whyDown({ name, machine }: Server): Reason {
 }
 
 function samplesOf(view: View | undefined): readonly Sample[] {
-  return view && "samples" in view ? view.samples : [];
+  if (!view || !("samples" in view)) return [];
+  return view.samples.map((look) => ({ ...look, health: listed(look.health), raft: listed(look.raft) }));
+}
+
+/** A server that has just started may answer without a list (`"Servers": null`). That is no answer. */
+function listed<T extends { readonly Servers: unknown }>(answer: T | null): T | null {
+  return answer?.Servers ? answer : null;
 }
 
 /** The server that is doubted, and why; where restarting its machine is not what helps, what does. */

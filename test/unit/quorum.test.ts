@@ -217,6 +217,12 @@ describe("whether a server may go down", () => {
     /^old is in raft and none of ours: `consul operator raft remove-peer -id=old-id`$/,
   );
   looks(
+    "autopilot has no list of servers yet",
+    (look) => Object.assign(look, { health: { Servers: null } }),
+    "consul-1",
+    /^consul-2 is not healthy: restart it: .*RebootInstance --InstanceId i-consul-2`$/m,
+  );
+  looks(
     "autopilot finds one unhealthy",
     (look) => {
       for (const server of look.health?.Servers ?? []) if (server.Name === "consul-2") server.Healthy = false;
