@@ -70,7 +70,7 @@ export class FixtureProviders implements Providers {
 }
 
 /** What Kubernetes fills in. */
-function serviceAccountToken(token: string): Record<string, string> {
+export function serviceAccountToken(token: string): Record<string, string> {
   return {
     token: Buffer.from(token).toString("base64"),
     "ca.crt": Buffer.from(pem("CERTIFICATE", "cluster")).toString("base64"),

@@ -7,6 +7,7 @@ import { Cloud } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { ServerTrust } from "../../components/trust";
 import { UserData } from "../../consul/machine/user-data";
+import { serviceAccountToken } from "../../local/fixtures";
 import { Providers, runProgram } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
 import { loadSettings, Settings } from "../../settings";
@@ -27,6 +28,10 @@ export function acceptingProviders(diskId: (name: string) => string = idOf, now?
   return {
     resource: (args) => {
       if (/^(random|tls):/.test(args.type)) return local.resource(args);
+      const inputs = args.inputs as Record<string, unknown>;
+      if (inputs.type === "kubernetes.io/service-account-token") {
+        return { id: args.name, state: { ...inputs, data: serviceAccountToken("token") } };
+      }
       const id = args.type.endsWith(":EcsDisk") ? `d-${diskId(args.name)}` : `${args.name}-id`;
       return { id, state: args.inputs as Record<string, unknown> };
     },
