@@ -1,11 +1,11 @@
 import { isIPv4 } from "net";
+import { dirname } from "path/posix";
 import { AgentConfig, agentNode, AgentSecrets, CaBundle } from "../config";
-import { installKeyring } from "../gossip";
 import { ConsulFile } from "../node";
 import { readScript, withoutComments } from "../scripts";
 import { consulPath, dataMount, etcDir, machineLayout, scriptDir, unitDir } from "./layout";
-import { sandbox } from "./units";
-import { packed, put, userDataLimit } from "./user-data";
+import { consulProcess } from "./units";
+import { hookBody, mirrorFile, withinLimit } from "./user-data";
 
 /** An agent on a machine that is no node of the Kubernetes cluster. */
 export interface AgentMachine {
@@ -37,49 +37,26 @@ export function renderAgentUserData(machine: AgentMachine): string {
       `consul:machines: machines need servers with addresses, on ECS; these are names in the cluster: ${names.join(", ")}`,
     );
   }
-  const files = filesOf(machine);
-  const [secretFiles, publicFiles] = [files.filter(({ secret }) => secret), files.filter(({ secret }) => !secret)];
   const text = [
     "#cloud-boothook",
     "#!/bin/sh",
     "# Consul agent. Runs at every boot, and by hand as root; changes made to its files by hand are lost.",
-    "set -eu",
-    "umask 077",
-    "exec 9>/run/consul.lock",
-    "flock -w 300 9",
-    `lib=${scriptDir} etc=${etcDir} dns=${resolvedPath} consul=${consulPath(machine.version)}`,
-    "stage=/run/consul.stage",
-    "trap 'rm -rf \"$stage\"' EXIT",
-    "getent passwd consul >/dev/null ||",
-    `  useradd --system --user-group --home-dir ${dataMount} --no-create-home --shell /usr/sbin/nologin consul`,
-    `install -d -m 0750 -o root -g consul ${etcDir}`,
-    `install -d -m 0755 ${scriptDir} ${dataMount}`,
-    `install -d -m 0700 -o consul -g consul ${machineLayout(machine.version).dataDir}`,
-    'rm -rf "$stage"',
-    'mkdir -p "$stage"',
-    "",
-    "# put PATH MODE GROUP: standard input is to become the file.",
-    "put() {",
-    '  mkdir -p "$stage${1%/*}"',
-    '  cat >"$stage$1"',
-    '  echo "$1 $2 $3" >>"$stage/list"',
-    "}",
-    "",
-    ...secretFiles.flatMap(put),
-    ...packed([...publicFiles.flatMap(put), withoutComments(readScript("machine/agent.sh"))].join("\n")),
-    "",
+    ...hookBody({
+      names: [`lib=${scriptDir} etc=${etcDir} dns=${resolvedPath} consul=${consulPath(machine.version)}`],
+      prepare: [
+        `install -d -m 0755 ${scriptDir} ${dataMount}`,
+        `install -d -m 0700 -o consul -g consul ${machineLayout(machine.version).dataDir}`,
+      ],
+      staged: [etcDir, scriptDir, unitDir, dirname(resolvedPath)],
+      files: filesOf(machine),
+      script: "machine/agent.sh",
+    }),
   ].join("\n");
-  const size = Buffer.byteLength(text);
-  if (size > userDataLimit) {
-    throw new Error(
-      `the user data of agents has ${size} bytes, the cloud takes ${userDataLimit} (32 KB): shorten the settings`,
-    );
-  }
-  return text;
+  return withinLimit(text, "agents");
 }
 
 function filesOf(machine: AgentMachine): ConsulFile[] {
-  const { config, ca, secrets, version, downloadMirror, downloadSha256, dns } = machine;
+  const { config, ca, secrets, version, dns } = machine;
   const node = agentNode(
     { ...config, listen: ["127.0.0.1"] },
     ca,
@@ -94,7 +71,7 @@ function filesOf(machine: AgentMachine): ConsulFile[] {
     ...node.files,
     script("install.sh"),
     script("place.sh"),
-    file(`${scriptDir}/mirror`, "0644", `${[downloadMirror, downloadSha256].filter(Boolean).join(" ")}\n`),
+    mirrorFile(machine),
     file(`${unitDir}/consul.service`, "0644", unit(machine, node.command)),
     ...(dns ? [file(resolvedPath, "0644", "[Resolve]\nDNS=127.0.0.1:8600\nDomains=~consul\nDNSSEC=no\n")] : []),
   ];
@@ -108,26 +85,10 @@ Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=0
 
-[Service]
-Type=exec
-User=consul
-Group=consul
-# "+": as root and outside the sandbox below.
-ExecStartPre=+${scriptDir}/install.sh ${version}
-ExecStartPre=+${scriptDir}/place.sh ${config.retryJoin[0] ?? ""}
-# What a keyring remembers must not win.
-ExecStartPre=/usr/bin/${installKeyring(machineLayout(version))}
-EnvironmentFile=-/run/consul.place
-ExecStart=${command.map((word) => (word.includes(" ") ? `"${word}"` : word)).join(" ")}
-ExecReload=/bin/kill -HUP $MAINPID
-KillSignal=SIGTERM
-TimeoutStartSec=30min
-TimeoutStopSec=60
-Restart=always
-RestartSec=5
-LimitNOFILE=65536
-${sandbox}
-[Install]
-WantedBy=multi-user.target
-`;
+${consulProcess({
+  version,
+  command: command.map((word) => (word.includes(" ") ? `"${word}"` : word)).join(" "),
+  before: [`ExecStartPre=+${scriptDir}/place.sh ${config.retryJoin[0] ?? ""}`],
+  after: ["EnvironmentFile=-/run/consul.place"],
+})}`;
 }

@@ -21,8 +21,40 @@ export function serverUnits(machine: ServerMachine): ConsulFile[] {
   ];
 }
 
-/** What the Consul process on a machine may not do. */
-export const sandbox = `CapabilityBoundingSet=
+/** The part of a unit that runs Consul on a machine, a server or an agent. */
+export interface ConsulProcess {
+  readonly version: string;
+  /** The argument list as systemd takes it. */
+  readonly command: string;
+  /** Lines before the keyring is put in place, once the version is installed. */
+  readonly before: readonly string[];
+  /** Lines after that, just before the start. */
+  readonly after?: readonly string[];
+}
+
+/** From `[Service]` on: how Consul is started, and what its process may not do. */
+export function consulProcess({ version, command, before, after = [] }: ConsulProcess): string {
+  return [
+    `[Service]
+Type=exec
+User=consul
+Group=consul
+# "+": as root and outside the sandbox below.
+ExecStartPre=+${scriptDir}/install.sh ${version}`,
+    ...before,
+    "# What a keyring remembers must not win.",
+    `ExecStartPre=/usr/bin/${installKeyring(machineLayout(version))}`,
+    ...after,
+    `ExecStart=${command}
+ExecReload=/bin/kill -HUP $MAINPID
+KillSignal=SIGTERM
+TimeoutStartSec=30min
+TimeoutStopSec=60
+Restart=always
+RestartSec=5
+LimitNOFILE=65536
+
+CapabilityBoundingSet=
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths=-${dataMount}
@@ -47,10 +79,14 @@ SystemCallFilter=~@privileged
 UMask=0077
 # The metadata service would hand this machine's user data, and its role, to anyone who asks from here.
 IPAddressDeny=100.100.100.200
-`;
 
-function consulUnit(machine: ServerMachine): string {
-  const { node, version } = machine;
+[Install]
+WantedBy=multi-user.target
+`,
+  ].join("\n");
+}
+
+function consulUnit({ node, version }: ServerMachine): string {
   return `[Unit]
 Description=Consul server ${node.name}
 Documentation=https://developer.hashicorp.com/consul/docs
@@ -61,29 +97,14 @@ After=network-online.target consul-disk.service opt-consul.mount
 # A mirror that is down must not end in "start request repeated too quickly".
 StartLimitIntervalSec=0
 
-[Service]
-Type=exec
-User=consul
-Group=consul
-# "+": as root and outside the sandbox below.
-ExecStartPre=+${scriptDir}/install.sh ${version}
-# What converge.sh compares with: what this process was started with.
-ExecStartPre=+/bin/cp ${scriptDir}/wanted /run/consul.runs
-# What a keyring remembers must not win.
-ExecStartPre=/usr/bin/${installKeyring(machineLayout(version))}
-ExecStart=${node.command.join(" ")}
-ExecReload=/bin/kill -HUP $MAINPID
-KillSignal=SIGTERM
-TimeoutStartSec=30min
-TimeoutStopSec=60
-Restart=always
-RestartSec=5
-LimitNOFILE=65536
-
-${sandbox}
-[Install]
-WantedBy=multi-user.target
-`;
+${consulProcess({
+  version,
+  command: node.command.join(" "),
+  before: [
+    "# What converge.sh compares with: what this process was started with.",
+    `ExecStartPre=+/bin/cp ${scriptDir}/wanted /run/consul.runs`,
+  ],
+})}`;
 }
 
 /**

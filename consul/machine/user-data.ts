@@ -3,7 +3,7 @@ import { gunzipSync, gzipSync } from "fflate";
 import { AclObject } from "../acl";
 import { startConfig } from "../extra-config";
 import { ConsulFile, ConsulNode, stableJson } from "../node";
-import { readScript, withApi, withoutComments } from "../scripts";
+import { readScript, ScriptPath, withApi, withoutComments } from "../scripts";
 import { aclDir, consulPath, dataMount, etcDir, scriptDir, unitDir } from "./layout";
 import { snapshotFiles, Snapshots } from "./snapshots";
 import { serverUnits } from "./units";
@@ -57,7 +57,6 @@ export function renderUserData(machine: ServerMachine): UserData {
   const units = ["consul.service", "consul-acl.service", ...timers];
   const files = filesOf(machine);
   const start = startDigest(machine, files);
-  const [secretFiles, publicFiles] = [files.filter(({ secret }) => secret), files.filter(({ secret }) => !secret)];
   const head = [
     "#cloud-boothook",
     "#!/bin/sh",
@@ -65,22 +64,53 @@ export function renderUserData(machine: ServerMachine): UserData {
   ];
   const body = [
     `start=${start}`,
+    ...hookBody({
+      names: [
+        `lib=${scriptDir} etc=${etcDir} acl=${aclDir} consul=${consulPath(machine.version)}`,
+        `units="${units.join(" ")}"`,
+      ],
+      prepare: [`install -d -m 0700 ${aclDir}`, `install -d -m 0755 ${scriptDir}`],
+      staged: [etcDir, aclDir, scriptDir, unitDir],
+      files,
+      script: "machine/converge.sh",
+    }),
+  ];
+  const config = shortDigest([...head, ...body].join("\n"));
+  const text = withinLimit([...head, `config=${config}`, ...body].join("\n"), node.name);
+  const paths = files.map(({ path }) => path);
+  return { text, config, start, files: files.map(fingerprint).join(""), paths };
+}
+
+interface Hook {
+  /** Shell variables that the script needs. */
+  readonly names: readonly string[];
+  /** Commands that make directories, beside those of the configuration. */
+  readonly prepare: readonly string[];
+  /** Every directory that gets a file. */
+  readonly staged: readonly string[];
+  readonly files: readonly ConsulFile[];
+  /** What brings the machine to the staged files. */
+  readonly script: ScriptPath;
+}
+
+/** A boothook below its first lines: waits for its turn, stages the files, and goes on as a script. */
+export function hookBody({ names, prepare, staged, files, script }: Hook): string[] {
+  const [secretFiles, publicFiles] = [files.filter(({ secret }) => secret), files.filter(({ secret }) => !secret)];
+  return [
     "set -eu",
     "umask 077",
     "# One at a time: a boot, or a change that `pulumi up` applies.",
     "exec 9>/run/consul.lock",
     "flock -w 300 9",
-    `lib=${scriptDir} etc=${etcDir} acl=${aclDir} consul=${consulPath(machine.version)}`,
-    `units="${units.join(" ")}"`,
+    ...names,
     "stage=/run/consul.stage",
     "trap 'rm -rf \"$stage\"' EXIT",
     "getent passwd consul >/dev/null ||",
     `  useradd --system --user-group --home-dir ${dataMount} --no-create-home --shell /usr/sbin/nologin consul`,
     `install -d -m 0750 -o root -g consul ${etcDir}`,
-    `install -d -m 0700 ${aclDir}`,
-    `install -d -m 0755 ${scriptDir}`,
+    ...prepare,
     'rm -rf "$stage"',
-    `mkdir -p "$stage${etcDir}" "$stage${aclDir}" "$stage${scriptDir}" "$stage${unitDir}"`,
+    `mkdir -p ${staged.map((directory) => `"$stage${directory}"`).join(" ")}`,
     "",
     "# put PATH MODE GROUP: standard input is to become the file.",
     "put() {",
@@ -89,19 +119,18 @@ export function renderUserData(machine: ServerMachine): UserData {
     "}",
     "",
     ...secretFiles.flatMap(put),
-    ...packed([...publicFiles.flatMap(put), withoutComments(readScript("machine/converge.sh"))].join("\n")),
+    ...packed([...publicFiles.flatMap(put), withoutComments(readScript(script))].join("\n")),
     "",
   ];
-  const config = shortDigest([...head, ...body].join("\n"));
-  const text = [...head, `config=${config}`, ...body].join("\n");
+}
+
+/** @throws Error where user data is over the cloud's limit, with its size. */
+export function withinLimit(text: string, whose: string): string {
   const size = Buffer.byteLength(text);
-  if (size > userDataLimit) {
-    throw new Error(
-      `the user data of ${node.name} has ${size} bytes, the cloud takes ${userDataLimit} (32 KB): shorten the settings that go into it`,
-    );
-  }
-  const paths = files.map(({ path }) => path);
-  return { text, config, start, files: files.map(fingerprint).join(""), paths };
+  if (size <= userDataLimit) return text;
+  throw new Error(
+    `the user data of ${whose} has ${size} bytes, the cloud takes ${userDataLimit} (32 KB): shorten the settings that go into it`,
+  );
 }
 
 const packStart = "base64 -d <<'END_OF_PACK' | gzip -dc >\"$stage/pack\"";
@@ -111,7 +140,7 @@ const packEnd = "END_OF_PACK";
  * Text for a shell, packed: scripts and units are two thirds of the user data, and would not fit with everything on.
  * By a library of a fixed version, so that every version of Node makes the same bytes.
  */
-export function packed(text: string): string[] {
+function packed(text: string): string[] {
   const base64 = Buffer.from(gzipSync(Buffer.from(text), { level: 9, mtime: 0 })).toString("base64");
   return [packStart, ...(base64.match(/.{1,120}/g) ?? []), packEnd, '. "$stage/pack"'];
 }
@@ -136,7 +165,7 @@ function filesOf(machine: ServerMachine): ConsulFile[] {
   return [
     ...node.files,
     script("install.sh", readScript("machine/install.sh")),
-    { path: `${scriptDir}/mirror`, mode: "0644", content: mirrorLine(machine), secret: false },
+    mirrorFile(machine),
     script("disk.sh", readScript("machine/disk.sh")),
     script("acl.sh", withApi("scripts/acl.sh")),
     { path: "/etc/consul.management-token", mode: "0600", content: `${machine.managementToken}\n`, secret: true },
@@ -147,12 +176,13 @@ function filesOf(machine: ServerMachine): ConsulFile[] {
 }
 
 /** Where install.sh finds what it is to install. Not in the unit: another mirror is no reason to restart Consul. */
-function mirrorLine({ downloadMirror, downloadSha256 }: ServerMachine): string {
-  return `${[downloadMirror, downloadSha256].filter(Boolean).join(" ")}\n`;
+export function mirrorFile(machine: Pick<ServerMachine, "downloadMirror" | "downloadSha256">): ConsulFile {
+  const { downloadMirror, downloadSha256 } = machine;
+  const content = `${[downloadMirror, downloadSha256].filter(Boolean).join(" ")}\n`;
+  return { path: `${scriptDir}/mirror`, mode: "0644", content, secret: false };
 }
 
-/** Shell commands that stage a file: `put` of the text that they stand in. */
-export function put(file: ConsulFile): string[] {
+function put(file: ConsulFile): string[] {
   const group = file.path.startsWith(`${etcDir}/`) ? "consul" : "root";
   const end = "END_OF_FILE";
   if (file.content.split("\n").includes(end)) throw new Error(`${file.path} has a line ${end}`);
