@@ -2,11 +2,12 @@ import { execFileSync } from "child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { basename, dirname, join, resolve } from "path";
-import { configOf, defineTask, interruption, Misuse, showProgress } from "../local/command";
+import { configOf, defineTask, interruption, showProgress } from "../local/command";
 import { collect, Collected } from "./collect";
 import { redact } from "./redact";
 import { serversOf, WayOptions } from "./servers";
 import { readStack, Stack, StackOptions } from "./stack";
+import { oneStack, unanswered, wayFlags } from "./stack-task";
 
 /** What is in the archive, as its first file says. */
 function contents(stack: string, { texts, missing }: Collected, now: Date): string {
@@ -99,25 +100,12 @@ send it: logs name hosts and addresses.`,
         value: "FILE",
         about: "the archive; consul-STACK-TIME.tar.gz in this directory unless given",
       },
-      context: { type: "string", value: "NAME", about: "the kubectl context of the cluster" },
-      dir: { type: "string", value: "DIRECTORY", about: "directory of a cluster of npm start, as there" },
-      config: {
-        type: "string",
-        short: "c",
-        multiple: true,
-        default: [],
-        value: "KEY=VALUE",
-        about: "a setting of a cluster of npm start, as there",
-      },
+      ...wayFlags,
     },
     takesNames: true,
-    run: async ({ flags: { output, config, ...ways }, names: [name, ...rest], write }) => {
-      if (name === undefined || rest.length > 0) {
-        throw new Misuse("one stack is needed, such as: npm run debug -- prod");
-      }
-      const work = debug(name, output, { ...ways, config: configOf(config), cloud }).catch((cause: unknown) => {
-        throw new Misuse((cause as Error).message, { cause });
-      });
+    run: async ({ flags: { output, config, ...ways }, names, write }) => {
+      const name = oneStack(names, "debug");
+      const work = debug(name, output, { ...ways, config: configOf(config), cloud }).catch(unanswered);
       // What is written before the end is removed when this process exits.
       const made = await Promise.race([interruption(), work]);
       if (made.startsWith("SIG")) return 130;

@@ -5,6 +5,7 @@ import { maintenance } from "../settings/maintenance";
 import { Deployed, Due, dueAt, isPatch } from "./due-list";
 import { pulumiJson, readSettings } from "./stack";
 import { isOpen, nextOpening } from "./window";
+import { oneStack, unanswered } from "./stack-task";
 
 /** What the scheduled pipeline goes by. */
 export interface Report {
@@ -88,7 +89,7 @@ export const task = defineTask({
     },
   },
   takesNames: true,
-  run: async ({ flags: { json, at, open }, names: [stack, ...rest], write }) => {
+  run: async ({ flags: { json, at, open }, names, write }) => {
     const now = at === undefined ? new Date() : new Date(at);
     if (Number.isNaN(now.getTime())) {
       throw new Misuse(`--at ${at ?? ""}: a time such as 2027-06-01T02:30:00Z is wanted`);
@@ -97,10 +98,7 @@ export const task = defineTask({
       write(`${JSON.stringify(openStacks(now))}\n`);
       return 0;
     }
-    if (stack === undefined || rest.length > 0) throw new Misuse("one stack is needed, such as: npm run due -- prod");
-    const report = await dueOf(stack, now).catch((cause: unknown) => {
-      throw new Misuse((cause as Error).message, { cause });
-    });
+    const report = await dueOf(oneStack(names, "due"), now).catch(unanswered);
     write(json ? `${JSON.stringify(report, null, 2)}\n` : text(report));
     return report.due.length > 0 ? 1 : 0;
   },

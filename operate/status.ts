@@ -1,9 +1,10 @@
-import { configOf, defineTask, Misuse } from "../local/command";
+import { configOf, defineTask } from "../local/command";
 import { ask } from "./answers";
 import { judge, Status } from "./judge";
 import { print } from "./print";
 import { serversOf, WayOptions } from "./servers";
 import { readStack, StackOptions } from "./stack";
+import { oneStack, unanswered, wayFlags } from "./stack-task";
 
 /** Reads a stack, asks its servers and judges what they say. @throws where nobody can be asked */
 export async function statusOf(name: string, options: StackOptions & WayOptions = {}): Promise<Status> {
@@ -25,25 +26,12 @@ outputs of a deployed stack are read with Pulumi's CLI.`,
 Colours are for a terminal, unless NO_COLOR is set.`,
     flags: {
       json: { type: "boolean", about: "the same as JSON" },
-      context: { type: "string", value: "NAME", about: "the kubectl context of the cluster" },
-      dir: { type: "string", value: "DIRECTORY", about: "directory of a cluster of npm start, as there" },
-      config: {
-        type: "string",
-        short: "c",
-        multiple: true,
-        default: [],
-        value: "KEY=VALUE",
-        about: "a setting of a cluster of npm start, as there",
-      },
+      ...wayFlags,
     },
     takesNames: true,
-    run: async ({ flags: { json, context, dir, config }, names: [name, ...rest], write }) => {
-      if (name === undefined || rest.length > 0) {
-        throw new Misuse("one stack is needed, such as: npm run status -- prod");
-      }
-      const status = await statusOf(name, { context, dir, config: configOf(config), cloud }).catch((cause: unknown) => {
-        throw new Misuse((cause as Error).message, { cause });
-      });
+    run: async ({ flags: { json, context, dir, config }, names, write }) => {
+      const name = oneStack(names, "status");
+      const status = await statusOf(name, { context, dir, config: configOf(config), cloud }).catch(unanswered);
       const colours = process.stdout.isTTY && process.stdout.hasColors();
       write(json ? `${JSON.stringify(status, null, 2)}\n` : print(status, colours));
       return status.ok ? 0 : 1;
