@@ -40,6 +40,15 @@ export interface Sample {
   readonly unit?: string;
 }
 
+/** A look as a server answered. A server that has just started may say `"Servers": null`: it knows of none yet. */
+export function sampleOf(look: Sample): Sample {
+  return { ...look, health: listed(look.health), raft: listed(look.raft) };
+}
+
+function listed<T extends { readonly Servers: readonly unknown[] | null }>(answer: T | null): T | null {
+  return answer && { ...answer, Servers: answer.Servers ?? [] };
+}
+
 /** What one server answered: its looks, oldest first, or why there are none. */
 export type View = { readonly samples: readonly Sample[] } | { readonly problem: string };
 
@@ -163,13 +172,7 @@ function whyDown({ name, machine }: Server): Reason {
 }
 
 function samplesOf(view: View | undefined): readonly Sample[] {
-  if (!view || !("samples" in view)) return [];
-  return view.samples.map((look) => ({ ...look, health: listed(look.health), raft: listed(look.raft) }));
-}
-
-/** A server that has just started may answer without a list (`"Servers": null`). That is no answer. */
-function listed<T extends { readonly Servers: unknown }>(answer: T | null): T | null {
-  return answer?.Servers ? answer : null;
+  return view && "samples" in view ? view.samples : [];
 }
 
 /** The server that is doubted, and why; where restarting its machine is not what helps, what does. */

@@ -1,6 +1,6 @@
 import assert from "assert/strict";
 import { setTimeout as sleep } from "timers/promises";
-import { assess, passes, Sample, told, Verdict } from "../consul/quorum";
+import { assess, passes, Sample, sampleOf, told, Verdict } from "../consul/quorum";
 import { Api, ApiError } from "../local/api";
 import { untilDone } from "../local/processes";
 import type { Cluster } from "../local/supervisor";
@@ -92,7 +92,8 @@ async function look(api: Api): Promise<Sample> {
   // The server's own state comes last: it must have what the leader had before.
   const self = await answer<{ Stats: { raft: NonNullable<Sample["self"]> } }>(api, "agent/self");
   const servers = members?.filter(({ Tags }) => Tags.role === "consul") ?? null;
-  return { leader, health, raft, members: servers, self: self?.Stats.raft ?? null, runs: "", minQuorum: 0 };
+  const account = self?.Stats.raft ?? null;
+  return sampleOf({ leader, health, raft, members: servers, self: account, runs: "", minQuorum: 0 });
 }
 
 /** An answer, or null for none. Autopilot answers 429 where something is amiss, with the same body as otherwise. */

@@ -1,7 +1,7 @@
 import { createCipheriv, pbkdf2Sync, randomBytes } from "crypto";
 import { owners } from "../acl";
 import { digests, GossipKeys, keyringText } from "../gossip";
-import { passes, Sample, View } from "../quorum";
+import { passes, Sample, sampleOf, View } from "../quorum";
 import { ScriptPath, withApi } from "../scripts";
 import { aclDir } from "./layout";
 
@@ -77,7 +77,7 @@ export function readView(output: string): View {
       samples: output
         .trim()
         .split("\n")
-        .map((line) => JSON.parse(line) as Sample),
+        .map((line) => sampleOf(JSON.parse(line) as Sample)),
     };
   } catch {
     return { problem: `it printed ${JSON.stringify(output.slice(0, 200))}` };

@@ -1,4 +1,5 @@
 import { FakeServers, MutableSample, wellLooks } from "../../components/ecs/fake-cloud";
+import { readView } from "../../consul/machine/commands";
 import { Server } from "../../consul/quorum";
 
 /** Three healthy servers as quorum.sh prints them; consul-3 leads. Tests break them. */
@@ -26,6 +27,7 @@ export function wellServers(
   return names.map((name) => {
     const looks = samples(name);
     looks.forEach((look, n) => change(look, name, n));
-    return { name, machine: { id: `i-${name}`, status: "Running" }, view: { samples: looks } };
+    const view = readView(looks.map((look) => JSON.stringify(look)).join("\n"));
+    return { name, machine: { id: `i-${name}`, status: "Running" }, view };
   });
 }
