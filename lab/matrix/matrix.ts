@@ -80,9 +80,9 @@ export class Matrix {
     });
     const [status] = (await closed) as [number | null];
     this.running.delete(child);
-    if (status !== 0) return { ...place, outcome: "failed", said: last };
-    const cell = JSON.parse(printed) as Cell;
+    const cell = status === 0 ? (JSON.parse(printed) as Cell) : { ...place, outcome: "failed" as const, said: last };
     if (cell.outcome !== "failed") rmSync(dir, { recursive: true, force: true });
-    return cell;
+    // What is said goes into a document: no path of this machine.
+    return { ...cell, said: cell.said.replaceAll(`${dir}/`, "") };
   }
 }
