@@ -522,7 +522,16 @@ async function makeMachine(
         if (!nspawn || exited(nspawn)) return false;
         return existsSync(`/proc/${leader() ?? 0}/root/run/cloud-init/result.json`) ? true : undefined;
       });
-      if (!done) throw new Error(`cloud-init on ${name} did not finish; its console: ${output.slice(-2000)}`);
+      if (done) return;
+      const asked = [
+        "cloud-init status --long",
+        "systemctl list-jobs --no-pager",
+        "tail -n 30 /var/log/cloud-init-output.log",
+      ];
+      const state = leader() ? await machine.exec(asked.join("; ")).catch(String) : "it is off";
+      throw new Error(
+        `cloud-init on ${name} did not finish: ${JSON.stringify(state)}; its console: ${output.slice(-2000)}`,
+      );
     },
     async shutdown() {
       const init = leader();
