@@ -26,11 +26,13 @@ describe("agents on machines from the program's user data", function () {
   let app: Machine;
   let old: Machine;
   let userData: string;
+  let downloadSha256: string;
 
   async function describe(changed: Readonly<Record<string, unknown>> = {}) {
     const config: Record<string, string> = {
       ...plainProd(),
       "consul:downloadMirror": `https://${mirrorAddress}/consul`,
+      "consul:downloadSha256": downloadSha256,
       "consul:machines": JSON.stringify({ dns: true }),
     };
     for (const [key, value] of Object.entries(changed)) config[`consul:${key}`] = JSON.stringify(value);
@@ -50,7 +52,7 @@ describe("agents on machines from the program's user data", function () {
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: [...nodes.map(({ vswitchCidr }) => vswitchCidr), "10.16.8.0/24"] });
-    net.mirror.offer(version, consul);
+    downloadSha256 = net.mirror.offer(version, consul);
     const { servers: described } = await describe();
     servers = [];
     for (const server of described) {

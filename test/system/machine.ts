@@ -526,7 +526,7 @@ async function makeMachine(
       const asked = [
         "cloud-init status --long",
         "systemctl list-jobs --no-pager",
-        "tail -n 30 /var/log/cloud-init-output.log",
+        "journalctl --boot --unit=consul-acl --unit=consul --lines=60 --no-pager --output=cat",
       ];
       const state = leader() ? await machine.exec(asked.join("; ")).catch(String) : "it is off";
       throw new Error(
