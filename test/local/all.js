@@ -1,5 +1,6 @@
 // `npm test`: the unit, program and local levels. Files of tests run side by side, for most of the local level is waiting;
-// the files that measure how long something takes run alone after that. Plain JavaScript: it only starts mocha.
+// the files that measure how long something takes run alone after that. With the argument `system` (`npm run test:system`):
+// what takes longest of the local level, side by side, then level system. Plain JavaScript: it only starts mocha.
 "use strict";
 const { spawn } = require("child_process");
 const { once } = require("events");
@@ -17,8 +18,8 @@ const first = [
   "operations-version",
   "restore",
 ];
-/** Minutes each, and about applications in other languages: `npm run test:system` has them. */
-const withSystem = ["spring", "python", "go", "node"];
+/** Minutes each: `npm run test:system` has them. */
+const withSystem = ["spring", "operations-move", "operations-expired", "python", "go", "node"];
 /** By hand: in its first run as a whole, beside other work, 4 of its 10 cells had no service to look up after a minute. */
 const byHand = ["matrix"];
 /** What these promise is a time: they have the machine for themselves. */
@@ -37,22 +38,28 @@ function paths(names) {
   return names.map((name) => `test/local/${name}.test.ts`);
 }
 
-const others = ["test/program/**/*.test.ts", "test/unit/**/*.test.ts"];
-const steps = {
-  "what the tests run": ["--require", "sucrase/register/ts", "test/local/tools.ts"],
-  [`side by side, ${jobs} files at a time`]: [
-    mocha,
-    "--parallel",
-    `--jobs=${jobs}`,
-    ...paths([...first, ...rest]),
-    ...others,
-  ],
-  alone: [mocha, ...paths(alone)],
+const tools = ["--require", "sucrase/register/ts", "test/local/tools.ts"];
+const sideBySide = (files, ...more) => [mocha, "--parallel", `--jobs=${files}`, ...more];
+const levels = {
+  local: {
+    "what the tests run": tools,
+    [`side by side, ${jobs} files at a time`]: [
+      ...sideBySide(jobs, ...paths([...first, ...rest])),
+      ...["test/program/**/*.test.ts", "test/unit/**/*.test.ts"],
+    ],
+    alone: [mocha, ...paths(alone)],
+  },
+  system: {
+    "what the tests run": [...tools, "system"],
+    "the longest files of the local level, side by side": sideBySide(3, ...paths(withSystem)),
+    // One after another: a machine of tests takes as much as a machine.
+    "machines and clusters": [mocha, "--timeout=900000", "test/system/**/*.test.ts"],
+  },
 };
 
-async function main() {
+async function main(level) {
   let failed = 0;
-  for (const [title, args] of Object.entries(steps)) {
+  for (const [title, args] of Object.entries(levels[level])) {
     console.log(`== ${title}`);
     const child = spawn(process.execPath, args, { cwd: root, stdio: "inherit" });
     let interrupted = false;
@@ -69,4 +76,4 @@ async function main() {
   return failed;
 }
 
-main().then((status) => process.exit(status));
+main(process.argv[2] ?? "local").then((status) => process.exit(status));

@@ -2,7 +2,7 @@ import { buildTool } from "../../tools/build";
 import { buildExample, examples } from "../../tools/examples";
 import { consulOf } from "./kube-cluster";
 
-// Finds or builds what the tests of this level run, before the tests: otherwise each file that runs beside others would
+// Finds or builds what the tests of a level run, before the tests: otherwise each file that runs beside others would
 // look for Consul by itself, and be measured beside a compiler. What cannot be had is said by the tests that need it.
 
 async function main(): Promise<void> {
@@ -11,6 +11,7 @@ async function main(): Promise<void> {
   for (const tool of ["consul-previous", "coredns", "promtool", "compose", "actionlint", "porcupine"] as const) {
     await buildTool(tool, say);
   }
+  if (process.argv[2] !== "system") return;
   // Whoever runs the tests need not have every language.
   for (const example of examples) await buildExample(example, say).catch(complain);
 }
