@@ -18,6 +18,19 @@ export interface Agents {
   readonly dnsSnippet: pulumi.Output<string>;
 }
 
+/**
+ * What agents of any kind are configured with, beside where their servers are.
+ * @param own what their own block of the settings says
+ */
+export function agentConfig(
+  { logLevel, telemetryRetention }: Settings,
+  own: Pick<KubernetesAgentsSettings, "leaveOnStop" | "reconnectTimeout" | "extraConfig"> &
+    Partial<Pick<KubernetesAgentsSettings, "registerMember" | "recursors" | "listen">>,
+) {
+  const { leaveOnStop, reconnectTimeout, registerMember = true, recursors = [], listen = [], extraConfig: extra } = own;
+  return { logLevel, telemetryRetention, leaveOnStop, reconnectTimeout, registerMember, recursors, listen, extra };
+}
+
 /** The agents of the settings, which join the given servers. */
 export function createAgents(settings: Settings, servers: Servers, cluster: ClusterAccess | undefined): Agents {
   const { agents } = settings;
@@ -40,16 +53,7 @@ function createKubernetesAgents(
       image: consulImage(settings, agents.image),
       namespace,
       marks,
-      config: {
-        logLevel: settings.logLevel,
-        telemetryRetention: settings.telemetryRetention,
-        leaveOnStop: agents.leaveOnStop,
-        reconnectTimeout: agents.reconnectTimeout,
-        registerMember: agents.registerMember,
-        recursors: agents.recursors,
-        listen: agents.listen,
-        extra: agents.extraConfig,
-      },
+      config: agentConfig(settings, agents),
       datacenter,
       retryJoin,
       caCertificate,
@@ -72,17 +76,12 @@ function createKubernetesAgents(
 /** Agents as processes on this machine, for `npm start`. */
 function describeLocalAgents(settings: Settings, agents: LocalAgentsSettings, servers: Servers): void {
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
+  const config = agentConfig(settings, {
+    leaveOnStop: false,
+    reconnectTimeout: "15m",
+    extraConfig: agents.extraConfig,
+  });
   for (const { name, address } of agents.nodes) {
-    const config = {
-      logLevel: settings.logLevel,
-      telemetryRetention: settings.telemetryRetention,
-      leaveOnStop: false,
-      reconnectTimeout: "15m",
-      registerMember: true,
-      recursors: [],
-      listen: [],
-      extra: agents.extraConfig,
-    };
     const node = describeAgent(
       { config, datacenter, retryJoin, caCertificate, gossipKeys, agentToken },
       { name, address, id: agentNodeId(name) },

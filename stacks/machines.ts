@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { renderAgentUserData } from "../consul/machine/agent-user-data";
 import { Settings } from "../settings";
+import { agentConfig } from "./agents";
 import { Servers } from "./servers";
 
 /**
@@ -9,7 +10,7 @@ import { Servers } from "./servers";
  * @returns secret, unless it is empty
  */
 export function machineUserData(settings: Settings, servers: Servers): pulumi.Output<string> {
-  const { machines, agents, version, downloadMirror, downloadSha256, logLevel, telemetryRetention } = settings;
+  const { machines, agents, version, downloadMirror, downloadSha256 } = settings;
   // Not secret: whoever takes secrets out of a text would look for nothing.
   if (machines === undefined) return pulumi.output("");
   const { datacenter, retryJoin, caCertificate, gossipKeys, agentToken } = servers.outputs;
@@ -20,14 +21,7 @@ export function machineUserData(settings: Settings, servers: Servers): pulumi.Ou
         config: {
           datacenter,
           retryJoin,
-          logLevel,
-          telemetryRetention,
-          leaveOnStop: machines.leaveOnStop,
-          reconnectTimeout: machines.reconnectTimeout,
-          registerMember: true,
-          recursors: [],
-          listen: [],
-          extra: agents?.extraConfig ?? {},
+          ...agentConfig(settings, { ...machines, extraConfig: agents?.extraConfig ?? {} }),
         },
         ca: caCertificate,
         secrets,

@@ -7,7 +7,7 @@ import { plainProd } from "../program/edit";
 import { createNetwork, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 // Agents on machines that are no nodes of the cluster: booted by cloud-init from the output `machineUserData`, beside the
 // servers of Pulumi.prod.yaml. One is made with the user data, the other exists and is given the script.
@@ -44,11 +44,7 @@ describe("agents on machines from the program's user data", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: [...nodes.map(({ vswitchCidr }) => vswitchCidr), "10.16.8.0/24"] });

@@ -12,7 +12,7 @@ import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd, gateOf, idOf, updateAll } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 const asManager = "CONSUL_HTTP_TOKEN_FILE=/etc/consul.management-token";
 
@@ -44,11 +44,7 @@ describe("machines whose server certificates have all expired", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     Object.assign(pulumi.log, { info: say, warn: say });
     const given = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: given.nodes.map(({ vswitchCidr }) => vswitchCidr) });

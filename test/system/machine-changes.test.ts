@@ -12,7 +12,7 @@ import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd, DescribedServer, gateOf, idOf, updateAll } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 import { newerThan, relabelled } from "./versions";
 
 // Changes of the servers of Pulumi.prod.yaml while their machines run: the gate of `pulumi up` asks and changes machines
@@ -135,11 +135,7 @@ describe("changes of servers whose machines run", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     Object.assign(pulumi.log, { info: say, warn: say });
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     const given = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };

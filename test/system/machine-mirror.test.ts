@@ -15,7 +15,7 @@ import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 // What `npm run mirror` leaves in a directory is what a machine installs, and nothing else is.
 
@@ -40,11 +40,7 @@ describe("a machine and a mirror of one's own", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     directory = mkdtempSync(join(tmpdir(), "mirror-"));
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     const zip = zipSync({ consul }, { level: 0 });

@@ -9,7 +9,7 @@ import { createNetwork, Disk, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, allReady, describeProd, DescribedServer, gateOf, idOf } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 // docs/restore.md, carried out: the commands are read from the page, and each does to machines of this level what the
 // cloud, Pulumi or a shell on a server does. A command that is not known here fails the test.
@@ -127,11 +127,7 @@ describe("docs/restore.md, carried out on machines", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     const quiet = () => Promise.resolve();
     Object.assign(pulumi.log, { info: quiet, warn: quiet });
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };

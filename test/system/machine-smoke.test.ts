@@ -3,7 +3,7 @@ import { spawn } from "child_process";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 const serial = "bp1smoketest00000001";
 
@@ -40,11 +40,7 @@ describe("machines", function () {
 
   before(async function () {
     this.timeout("15m");
-    const reason = await machinesUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     net = await createNetwork({ vswitches: ["10.16.190.0/27", "10.16.190.32/27"] });
     one = await net.machine({ name: "smoke-1", address: "10.16.190.28", userData: userData("first") });
     two = await net.machine({ name: "smoke-2", address: "10.16.190.40" });

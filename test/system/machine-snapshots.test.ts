@@ -6,7 +6,7 @@ import { plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 // The timer and the service for snapshots, on machines booted from the program's user data.
 
@@ -26,11 +26,7 @@ describe("snapshots on machines", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
     sha256 = net.mirror.offer(

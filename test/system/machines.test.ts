@@ -7,7 +7,7 @@ import { plainProd } from "../program/edit";
 import { createNetwork, Disk, leftovers, Machine, Network } from "./machine";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 import { newerThan, relabelled } from "./versions";
 
 // The servers of Pulumi.prod.yaml, booted from exactly the user data that the program renders for them, with keys,
@@ -72,11 +72,7 @@ describe("machines from the program's user data", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     const consul = readFileSync(await findConsul({ version, downloadMirror: "", downloadSha256: "" }));
     net = await createNetwork({ vswitches: vswitches() });
     net.mirror.offer(version, consul);

@@ -18,7 +18,7 @@ import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
-import { machinesUnavailable } from "./rootfs";
+import { machinesOrSkip } from "./rootfs";
 
 // `npm run status -- prod` and `npm run debug -- prod` on machines booted from the program's user data: commands run there word for word as Cloud
 // Assistant would run them.
@@ -55,11 +55,7 @@ describe("npm run status and npm run debug, on machines", function () {
 
   before(async function () {
     this.timeout("30m");
-    const reason = await machinesUnavailable();
-    if (reason !== undefined) {
-      console.error(`skipped: ${reason}`);
-      return this.skip();
-    }
+    await machinesOrSkip(this);
     const { nodes } = JSON.parse(stackConfig("prod")["consul:servers"] ?? "{}") as { nodes: { vswitchCidr: string }[] };
     net = await createNetwork({ vswitches: nodes.map(({ vswitchCidr }) => vswitchCidr) });
     const consul = await findConsul({ version, downloadMirror: "", downloadSha256: "" });

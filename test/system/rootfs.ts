@@ -128,6 +128,14 @@ export async function machinesUnavailable(progress: Progress = console.error): P
   return undefined;
 }
 
+/** What a suite of tests on machines begins with. Says why where it skips them. @param test the context of its hook */
+export async function machinesOrSkip(test: Mocha.Context): Promise<void> {
+  const reason = await machinesUnavailable();
+  if (reason === undefined) return;
+  console.error(`skipped: ${reason}`);
+  test.skip();
+}
+
 function lastLine(error: unknown): string {
   const text =
     error instanceof Error && "stderr" in error && typeof error.stderr === "string" ? error.stderr : String(error);
