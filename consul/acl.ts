@@ -49,8 +49,8 @@ export interface ServerAcl {
 }
 
 /**
- * The public id of a token, made from its secret one way: whoever has the secret finds the token again, a new secret
- * is a new token, and nothing has to be remembered.
+ * The public id of a token, derived one way from the token's secret. Whoever has the secret finds the token again, a new
+ * secret makes a new token, and nothing has to be stored.
  */
 export function accessorId(secret: string): string {
   const hex = createHash("sha256").update(`consul token accessor ${secret}`).digest("hex");
@@ -75,7 +75,7 @@ export function token(secret: string, description: string, owner: string, grants
   };
 }
 
-/** What Consul's catalog takes for these letters besides their capitals: the dotted I, the Kelvin sign and the long s. */
+/** Characters that Consul's catalog equates with these letters, besides the capitals: dotted I, Kelvin sign, long s. */
 const alike: Readonly<Record<string, string>> = { i: "\u0130", k: "\u212a", s: "\u017f" };
 
 /**

@@ -72,8 +72,8 @@ export interface Placement {
 }
 
 /**
- * The node id of an agent, from its name: one that has lost its data is the same node all the same. Not for servers:
- * who has lost raft data must not pass for who had it.
+ * The node id of an agent, derived from the agent's name, so that an agent that has lost its data is still the same
+ * node. Servers get no such id: a server that has lost its raft data must not pass for the one that had it.
  */
 export function agentNodeId(name: string): string {
   return uuid(digest(name).slice(0, 32));
@@ -112,7 +112,7 @@ function common(config: DatacenterConfig, layout: NodeLayout) {
       // Without this a cut answer does not say that it is cut: nobody asks again over TCP, and CoreDNS gives the few
       // instances in it for all there are, over TCP too (test/local/dns-many.test.ts).
       enable_truncate: true,
-      // Nobody asked for a node's metadata where the question was for SRV records; who asks for TXT gets it.
+      // Whoever asks for SRV records did not ask for a node's metadata. A question for TXT records still gets it.
       enable_additional_node_meta_txt: false,
     },
   };
@@ -272,8 +272,8 @@ export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: Node
 }
 
 /**
- * What an agent was started with, in its node's metadata as "trust": gossip keys, token and authorities, eight digits
- * each that give nothing away. So that nothing is taken away while a node still needs it (consul/scripts/behind.sh).
+ * What an agent was started with, in its node's metadata as "trust": eight digits each for gossip keys, token and
+ * authorities, which give nothing away. By this mark consul/scripts/behind.sh finds nodes that still need an old one.
  */
 export function trustMark(ca: CaBundle, secrets: AgentSecrets): string {
   return [gossipMark(secrets.gossipKeys), mark(secrets.agentToken), mark(ca)].join(".");

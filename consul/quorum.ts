@@ -101,11 +101,11 @@ export interface Question {
 }
 
 /**
- * Whether a server may go down; whether all is well where none is to go. Every other server has to be a healthy voter,
- * alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
+ * Whether the candidate may go down or, without a candidate, whether all is well. Every other server has to be a healthy
+ * voter, alive for each of the others and caught up by its own account, in each of several looks. "Three alive" is not
  * enough: a server that has just come back is alive for a while before it has a vote or the data
- * (docs/facts/consul.md). The candidate may not be down either: a change is not the moment to lose sight of an earlier
- * problem. Servers that are yet to be made, when three become five, do not count before all is to be well.
+ * (docs/facts/consul.md). The candidate may not be down either: its change would hide the problem that it has already.
+ * Servers that are yet to be made, when three become five, count only where the question is whether all is well.
  */
 export function assess(all: readonly Server[], { candidate, lost = [], guests = [] }: Question = {}): Verdict {
   const expected = all.filter(({ name }) => !lost.includes(name));
@@ -148,8 +148,8 @@ export function assess(all: readonly Server[], { candidate, lost = [], guests = 
 }
 
 /**
- * Without those that were never there: no machine, and unknown to raft, which still knows one that was lost. Fewer than
- * three carry nothing when one of them goes; all count then.
+ * Leaves out servers that are yet to be made: a server without a machine that raft does not know. Raft still knows a
+ * server that was lost. Where fewer than three would be left, every server counts, since two cannot spare one.
  */
 function existing(servers: readonly Server[]): readonly Server[] {
   const looks = servers.flatMap(({ view }) => samplesOf(view));
@@ -175,7 +175,7 @@ function samplesOf(view: View | undefined): readonly Sample[] {
   return view && "samples" in view ? view.samples : [];
 }
 
-/** The server that is doubted, and why; where restarting its machine is not what helps, what does. */
+/** The server that is doubted, why, and the remedy where it is not a restart of the server's machine. */
 type Doubt = readonly [server: string, what: string, remedy?: string];
 
 /** One reason for each doubted server, with what can be done about it. */
@@ -191,7 +191,7 @@ function explain(doubts: readonly Doubt[], servers: readonly Server[]): Reason[]
 
 const journal = "its journal says why: `journalctl -u consul -u consul-disk`";
 
-/** Of a machine whose Consul does not answer, by the state of its unit: what goes on there, and what helps. */
+/** What a machine does whose Consul does not answer, and the remedy, by the state of consul.service. */
 const units: Readonly<Record<string, readonly [what: string, remedy: string]>> = {
   "start-pre": ["is installing Consul", journal],
   "auto-restart": ["starts its Consul again and again", journal],
@@ -213,7 +213,7 @@ function silence({ name, view }: Server): Doubt[] {
   return [[name, what, remedy]];
 }
 
-/** What speaks against relying on the servers, by one's own account and by what it sees of all. */
+/** What speaks against relying on the servers, as one server reports of itself and of all the others. */
 function doubtsOf(
   { name, view }: Server,
   servers: readonly Server[],
@@ -226,7 +226,7 @@ function doubtsOf(
     if (!["Leader", "Follower"].includes(self?.state ?? "")) {
       found.push([name, `is in raft state ${self?.state ?? ""}`]);
     }
-    // The leader's index was read before the own one: what is missing of it is not a matter of moments.
+    // quorum.sh reads the leader's index first, so a server that lacks some of it is truly behind.
     const behind = (voters.find(({ Leader }) => Leader)?.LastIndex ?? Infinity) - Number(self?.applied_index);
     if (behind > 0) found.push([name, "has yet to catch up with the leader"]);
     for (const { name: other } of servers) {

@@ -101,10 +101,10 @@ function createTokens(
       managementToken,
       protect: settings.protect && holders.length + namespaces.length > 0,
     },
-    // Not once all servers are well: a token that leaked is revoked while one of them is lost. The Job waits for a leader.
+    // The Job waits for a leader, not until all servers are well: a leaked token is revoked while a server is lost.
     { providers: [cluster.provider], dependsOn: servers.exist },
   );
-  // After the Job: who can read the name of the auth method can log in with it.
+  // After the Job, so that whoever can read the name of the auth method can log in with it.
   for (const namespace of new Set(namespaces.map(({ namespace }) => namespace))) {
     const method = loginMethod(keeper);
     loginConfigMap(
@@ -197,7 +197,7 @@ function createMonitoring(
 const snapshotTool = "consul-snapshots";
 const metricsTool = "consul-metrics";
 
-/** A tool of this program: its token is one of a kind. */
+/** A tool of this program, as a holder of one token that does not rotate. */
 function tool(name: string, rules: readonly string[]) {
   return { name, rules, secretName: `${name}-token`, generation: 1, revokeOld: false };
 }

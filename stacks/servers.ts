@@ -18,7 +18,7 @@ import {
 } from "../settings";
 import { ConsulOutputs, consulOutputs } from "./outputs";
 
-/** What of the outputs says where the servers are and how to speak to them: this stack's own, or another one's. */
+/** The outputs that say where the servers are and how to speak to them, of this stack or of another one. */
 export const serverOutputNames = [
   "datacenter",
   "retryJoin",

@@ -15,13 +15,13 @@ export interface CertificatesArgs {
 
 const secondsPerDay = 86_400;
 
-/** How long servers that have new certificates are waited for; what is amiss after that, the gate says. */
+/** How long servers have to find a leader after they got new certificates. The gate reports what is amiss after that. */
 const leaderSeconds = 60;
 
 /**
- * Servers' certificates that have expired. Raft goes on over connections that were there before, and whoever is restarted
- * then talks to nobody: its peers' certificates are no better. So every server gets its new certificate, which takes no
- * restart, before anything else is done to any of them.
+ * Renews servers' certificates that have expired. After the expiry raft goes on over old connections, but a server that
+ * is restarted can talk to no other server, since their certificates have expired as well. So every server gets its new
+ * certificate, without a restart, before anything else is done to any server.
  */
 export class Certificates {
   private renewed: Promise<void> | undefined;
@@ -58,7 +58,7 @@ export class Certificates {
     if (late.length > 0) await this.leaderSeenBy(late.map(({ name }) => name));
   }
 
-  /** Waits until servers see a leader: without one, a server that was started anew knows no token and obeys nobody. */
+  /** Waits until servers see a leader. A server that was restarted without one knows no token and refuses commands. */
   private async leaderSeenBy(servers: readonly string[]): Promise<void> {
     const { machines, pause } = this.args;
     const deadline = Date.now() + leaderSeconds * 1000;
@@ -91,7 +91,7 @@ export class Certificates {
         return seconds < secondsPerDay ? [{ id, name, seconds }] : [];
       });
     } catch {
-      // The cloud does not answer: what comes next asks it again, and says so.
+      // The cloud does not answer. The gate asks it again next, and reports the failure.
       this.renewed = undefined;
       return [];
     }

@@ -6,7 +6,7 @@ import { valueOf } from "./machines";
 export type Tags = Readonly<Record<string, string>>;
 export type Inputs = Readonly<Record<string, unknown>>;
 
-/** What an update does to a server: in this order, each one does what those before do as well. */
+/** What an update does to a server, from the least to the most: each effect includes those before it. */
 export type Effect = "none" | "reload" | "restart" | "stop";
 
 export interface Change {
@@ -72,14 +72,14 @@ const harmless = new Set([
   "__defaults",
 ]);
 
-/** Inputs that the program gives in some deployments alone, so that leaving one out is a change. */
+/** Inputs that the program sets only in some deployments. Removing one of these is a change. */
 const optional = new Set(["keyName", "deploymentSetId"]);
 
 /** Inputs that differ and for which the provider stops the machine, or may. */
 export async function stoppingInputs(oldInputs: Inputs, newInputs: Inputs): Promise<string[]> {
   const [old, wanted] = [await plain(oldInputs), await plain(newInputs)];
   return [...new Set([...Object.keys(old), ...Object.keys(wanted)])].filter((key) => {
-    // A refresh fills old inputs with what the cloud made up, such as autoRenewPeriod: nothing that anybody wants changed.
+    // A refresh adds the cloud's own defaults to the old inputs, such as autoRenewPeriod. Nobody asked to change those.
     if (harmless.has(key) || (wanted[key] === undefined && !optional.has(key))) return false;
     return stableJson([old[key]]) !== stableJson([wanted[key]]);
   });

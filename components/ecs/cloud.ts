@@ -8,7 +8,7 @@ export interface Machine {
   readonly status: string;
 }
 
-/** What came of a command on one machine. `ran`: the command itself failed, and would fail again. */
+/** The outcome of a command on one machine. `ran` says that the command itself failed, and would fail again. */
 export type Outcome = { readonly output: string } | { readonly problem: string; readonly ran?: boolean };
 
 /** The way to the servers' machines, for a place that has no way into their network: ecs-api.ts, or fake-cloud.ts for tests. */

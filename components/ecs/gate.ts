@@ -99,7 +99,7 @@ export class QuorumGate {
       }
       if (strays.length > 0) await this.strays(wanted, this.args.servers);
     });
-    // User data is secret, that the servers are well is not.
+    // The wait depends on user data, which is secret. The result, that the servers are well, is not.
     return pulumi.unsecret(ready);
   }
 
@@ -147,7 +147,7 @@ export class QuorumGate {
     const { caCertificate, gossipKeys, agentToken } = trust;
     const all = pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after });
     const retired = all.apply(async ({ ca, ...secrets }) => {
-      // A first step that is taken back leaves a key behind, too.
+      // A first step of a rotation that was reverted has left a key behind, too.
       if (!rotated && !this.order.toldKeys) return;
       const machines = await this.machines.list();
       const pattern = trustPattern(ca, secrets);
@@ -165,7 +165,7 @@ export class QuorumGate {
         );
       }
     });
-    // The keys are secret, that old ones are gone is not.
+    // The keys are secret. The result, that old keys are gone, is not.
     return pulumi.unsecret(retired);
   }
 
@@ -182,7 +182,7 @@ export class QuorumGate {
     try {
       await this.change.bring(server, wanted, how, gate);
     } catch (error) {
-      // Nothing waits for a server that is named as lost. What it runs is looked at again by each `up` after that.
+      // The update does not wait for a server that gate.skip names. Each later `up` looks again at what that server runs.
       if (!this.skips(server)) throw error;
       await pulumi.log.warn(`${(error as Error).message}; consul:gate.skip names ${server}, so the update goes on`);
     }
@@ -233,7 +233,7 @@ export class QuorumGate {
   ): Promise<string> {
     const heir = peers.at(this.args.servers.indexOf(server) - 1)?.name ?? "";
     const id = raftIds.get(heir) ?? "";
-    // What a machine says of itself goes into a command for another one.
+    // The raft id comes from one machine and goes into a root command for another machine.
     if (!/^[\w-]{1,64}$/.test(id)) throw new RefusedError(`${heir} has an impossible raft id: ${JSON.stringify(id)}`);
     await this.machines.onOne(peers, [{ script: "machine/hand-over.sh", args: [id] }]);
     return `leadership goes to ${heir}`;

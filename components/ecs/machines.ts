@@ -40,8 +40,8 @@ export class ServerMachines {
   async look(machines: readonly Machine[], candidate: string | undefined, lost: readonly string[]): Promise<Server[]> {
     const expected = machines.filter(({ name }) => !lost.includes(name));
     const asked = expected.filter(({ name, status }) => name !== candidate && status === "Running");
-    // A machine that does not run is reason enough, and the others need not be asked. Only the others know whether a
-    // machine that is missing was ever there.
+    // A machine that does not run already refuses the change, so the others are not asked. A machine that is missing is
+    // another matter: only the other servers know whether it ever existed.
     const outcomes = expected.every(({ status }) => ["Running", "missing"].includes(status))
       ? await this.args.cloud.run(
           asked.map(({ id }) => id),

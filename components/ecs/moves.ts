@@ -6,9 +6,10 @@ import { EcsServersSettings } from "../../settings";
 const tag = "consul-places";
 
 /**
- * Refuses to move a server. For another zone, or another category of its system disk, the provider makes a new machine
- * beside the old one (and for another key a new, empty data disk) and asks nobody: no update hook is called for a replacement, and the old one goes at the very end.
- * So the security group, which is changed before any machine, remembers where servers are.
+ * Refuses to move a server. For another zone, or another category of the system disk, the provider makes a new machine
+ * beside the old one; for another key it makes a new, empty data disk. The engine calls no update hook for a
+ * replacement and deletes the old machine at the very end, so the gate would not be asked. The security group changes
+ * before any machine does, so its tag remembers where the servers are, and its hook refuses.
  * @returns what the group is tagged with, and the hook before its updates
  */
 export function guardMoves(name: string, settings: EcsServersSettings, lost: readonly string[]) {
@@ -22,7 +23,7 @@ export function guardMoves(name: string, settings: EcsServersSettings, lost: rea
     `${name}-moves`,
     ({ oldInputs }) => {
       const { tags = {} } = (oldInputs ?? {}) as { tags?: Record<string, string> };
-      // The machine of a lost server is gone: there is nothing to be careful with.
+      // The machine of a lost server is gone, so a new machine endangers nothing.
       const moved = movedServers(tags[tag] ?? "", places).filter((server) => !lost.includes(server));
       if (moved.length === 0) return;
       throw new pulumi.RunError(

@@ -4,8 +4,8 @@ import { Reason, told } from "../../consul/quorum";
 const startSeconds = 60;
 
 /**
- * What people are told while the gate waits, and when it gives up. A server has a minute from the look that first found
- * something amiss with it: until then there is only something to wait for, and from then on something to do.
+ * What people are told while the gate waits and when the gate gives up. For a minute after the first look that found
+ * something amiss with a server, the gate only says what it waits for. After that minute it names the remedy as well.
  */
 export class Patience {
   private readonly since = new Map<string, number>();
@@ -13,7 +13,7 @@ export class Patience {
   /** @param now milliseconds; the clock unless given */
   constructor(private readonly now: () => number = Date.now) {}
 
-  /** Notes what is in the way now. With what has passed meanwhile the minute begins anew. */
+  /** Notes what is in the way now. A server that was well in between gets a new minute. */
   note(reasons: readonly Reason[]): void {
     const amiss = new Set(reasons.map(({ server }) => server));
     for (const server of this.since.keys()) if (!amiss.has(server)) this.since.delete(server);

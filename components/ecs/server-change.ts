@@ -14,7 +14,7 @@ export interface ServerChangeArgs {
   readonly pause: number;
 }
 
-/** Seconds that a command may take: a download is slow where the mirror is far away. */
+/** Seconds that a command may take. A download from a mirror that is far away is slow. */
 const installSeconds = 1800;
 const applySeconds = 400;
 
@@ -23,8 +23,8 @@ export class ServerChange {
   constructor(private readonly args: ServerChangeArgs) {}
 
   /**
-   * Installs, stores, applies, in this order: nothing points to a version that cannot be had, and a boot in between
-   * finds the new user data. Each step may be done again; a command that was killed half-way is.
+   * Installs, stores, then applies. In this order nothing ever points to a version that is not installed, and a boot in
+   * between finds the new user data. Each step may be repeated, as after a command that was killed half-way.
    * @param how "restart" where the others can do without this server now; "reload" where they were not asked
    * @param gate asks them: called where the machine says that a reload is not enough
    * @throws RunError what went wrong; the server runs as before, or with what it is to run
@@ -126,7 +126,7 @@ export class ServerChange {
     if (status === "Stopped") await this.args.cloud.power(id, "start");
   }
 
-  /** For a machine that takes no commands and is to be repaired: it reads its new user data when it boots. */
+  /** Repairs a machine that takes no commands: a boot makes the machine read its new user data. */
   private async reboot(server: string, machine: Machine, wanted: UserData): Promise<void> {
     await pulumi.log.warn(
       `${server} (${machine.id}) takes no commands, and consul:gate.skip names it: it is rebooted into its new user data`,
@@ -135,7 +135,7 @@ export class ServerChange {
     await this.args.cloud.power(machine.id, "reboot");
   }
 
-  /** Where the cloud takes user data for stopped machines alone: one stop and one start, as the provider would do it. */
+  /** For a cloud that takes user data only for stopped machines: one stop and one start, as the provider would do. */
   private async storeWhileStopped(server: string, machine: Machine, wanted: UserData, why: Error): Promise<void> {
     const { cloud } = this.args;
     await pulumi.log.warn(

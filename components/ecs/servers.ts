@@ -110,7 +110,7 @@ export class EcsServers extends pulumi.ComponentResource {
     const attachment = new EcsDiskAttachment(
       `${this.name}-${node.name}-attachment`,
       { diskId: disk.id, instanceId: instance.id },
-      // The disk goes with the machine's end; taking it from a running machine would be pulling it out.
+      // Pulumi must not detach the disk from a running machine. The disk is detached when the machine is deleted.
       { parent: this, deletedWith: instance, deleteBeforeReplace: true },
     );
     return { instance, attachment, userData };

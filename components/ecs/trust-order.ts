@@ -16,7 +16,7 @@ export interface TrustOrderArgs {
 
 /** The order among the nodes in which gossip keys and authorities change, so that nobody is locked out. */
 export class TrustOrder {
-  /** Whether members were told gossip keys in this `up`: then there may be some that nobody wants any more. */
+  /** Whether this `up` told members gossip keys. Members may then have keys that nobody wants any more. */
   toldKeys = false;
 
   constructor(private readonly args: TrustOrderArgs) {}
@@ -32,8 +32,8 @@ export class TrustOrder {
   }
 
   /**
-   * The step that a server's change belongs to, for one go of the gate: says what is in its way, nothing once every node
-   * is ready for the step. Gossip keys are known and in use everywhere by then.
+   * The step of the order that a server's change belongs to, as a question for the gate. The answer is what is in the
+   * way; it is empty once every node is ready, and by then every node knows and uses the gossip keys.
    */
   step(before: Tags): (peers: readonly Machine[]) => Promise<string[]> {
     const { wanted } = this.args;

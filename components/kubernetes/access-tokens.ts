@@ -43,14 +43,14 @@ export interface AccessTokensArgs {
   readonly caCertificate: pulumi.Input<string>;
   /** Secret. */
   readonly managementToken: pulumi.Input<string>;
-  /** Refuse to be taken away while somebody holds a token: nothing would revoke it. */
+  /** Refuse to delete the Job while somebody holds a token: nothing would revoke the token after that. */
   readonly protect: boolean;
 }
 
 /**
- * Policies and tokens for whoever is not Consul itself. A Job puts them in place through the servers' HTTPS API and
- * revokes those of this stack that are not wanted any more; it runs whenever the wanted set changes, an empty one
- * included. The Secrets follow it, so a token that can be read is a token that is valid.
+ * Policies and tokens for applications and tools. A Job puts them in place through the servers' HTTPS API and revokes
+ * those of this stack that are not wanted any more. The Job runs whenever the wanted set changes, even to an empty set.
+ * The Secrets are made after the Job, so a token that somebody can read is valid already.
  */
 export class AccessTokens extends pulumi.ComponentResource {
   /** By name of the holder. */

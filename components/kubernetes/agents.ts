@@ -163,10 +163,10 @@ export class KubernetesAgents extends pulumi.ComponentResource {
 const nodeName = fieldVariable("NODE_NAME", "spec.nodeName");
 
 /**
- * Of the host an agent's pod has one directory, which the kubelet makes where it is missing. Not /etc/localtime, which the
- * hand-made agents had: a node without that file could start no agent, there is no "if it exists" for a path of the
- * host, and a runtime that makes what is missing would leave an empty file or a directory of that name on the node. Times
- * in an agent's log are UTC and say so.
+ * An agent's pod mounts one directory of its host, which the kubelet makes where it is missing. The pod does not mount
+ * /etc/localtime, as the hand-made agents did: a node without that file could start no agent, a hostPath cannot be
+ * optional, and a runtime that makes missing paths would leave an empty file or directory on the node. Times in an
+ * agent's log are UTC and say so.
  */
 function hostMount({ hostDataPath }: KubernetesAgentsSettings): Mount {
   const volume = { hostPath: { path: hostDataPath, type: "DirectoryOrCreate" } };

@@ -34,9 +34,9 @@ export interface ServersJobArgs {
   readonly environment?: Readonly<Record<string, pulumi.Input<string>>>;
   /** Variables that have their values from elsewhere in the cluster, when the Job starts. */
   readonly variables?: readonly inputs.core.v1.EnvVar[];
-  /** How long it may take, in minutes; default 25. */
+  /** How long the Job may take, in minutes; default 25. */
   readonly minutes?: number;
-  /** Once more after a failure; default true. */
+  /** Whether the Job runs once more after a failure; default true. */
   readonly retry?: boolean;
   /** Whether the servers let in the nodes' networks alone, and not those of pods. */
   readonly hostNetwork?: boolean;
@@ -47,8 +47,8 @@ export interface ServersJobArgs {
 type Texts = Readonly<Record<string, string>>;
 
 /**
- * Runs scripts against the servers' API in the cluster, and is there once they have succeeded. Its name is made from all
- * that it does: it runs again when any of it changes, and an `up` without a change has nothing to do.
+ * Runs scripts against the servers' API in the cluster, and settles once the scripts have succeeded. The Job's name is
+ * a digest of all that the Job does, so a change of any part runs a new Job, and an `up` without a change runs none.
  */
 export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.CustomResourceOptions): Job {
   const { namespace, labels, prefix, minutes = 25 } = args;
@@ -71,7 +71,7 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
         name: nameOf(args, work),
         namespace,
         labels,
-        // One that failed is made anew by the next `up`, not looked at again.
+        // The next `up` replaces a Job that failed, instead of looking at the failure again.
         annotations: { "pulumi.com/replaceUnready": "true" },
       },
       // No ttlSecondsAfterFinished: a Job that had vanished would be made again by the `up` after a refresh.

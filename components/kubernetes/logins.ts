@@ -23,8 +23,8 @@ export interface LoginReviewerArgs {
 }
 
 /**
- * The service account by which Consul asks the API server whose a token is. It may review tokens, and read the service
- * accounts of those namespaces: Consul looks at their annotations at each login.
+ * The service account with which Consul asks the API server who owns a token. The account may review tokens, and read
+ * the service accounts of those namespaces, because Consul looks at their annotations at each login.
  */
 export class LoginReviewer extends pulumi.ComponentResource {
   /** What the auth method needs. Secret. */
@@ -66,7 +66,7 @@ export class LoginReviewer extends pulumi.ComponentResource {
         parent,
       );
     }
-    // Consul keeps this token, so it has to be one that does not run out. Kubernetes fills it in.
+    // Consul stores this token, so the token must not expire. Kubernetes fills the Secret in.
     const secret = new Secret(
       `${name}-token`,
       {

@@ -6,7 +6,7 @@ import { podLayout } from "../../consul/pod/pod";
 type PodSpec = inputs.core.v1.PodSpec;
 type Container = inputs.core.v1.Container;
 
-/** What whoever runs the cluster wants on pods: by such labels costs are shared out, by such annotations logs are read. */
+/** Labels and annotations that the operator of the cluster wants on pods, to share out costs or to collect logs. */
 export interface PodMarks {
   readonly podLabels: Readonly<Record<string, string>>;
   readonly podAnnotations: Readonly<Record<string, string>>;

@@ -40,7 +40,7 @@ export interface KubernetesServersArgs {
 
 const labels = labelsOf("server");
 
-/** The ConfigMap, and the key in it, that there is once there may be a StatefulSet. */
+/** The ConfigMap that exists as soon as a StatefulSet may exist, and the key in it. */
 const marker = { name: "consul-server-exists", key: "statefulset" };
 
 /**
@@ -48,7 +48,7 @@ const marker = { name: "consul-server-exists", key: "statefulset" };
  * at the servers themselves: before a change see that they can take it, after it put ACLs in place.
  */
 export class KubernetesServers extends pulumi.ComponentResource {
-  /** There once the servers are up to date and have their ACLs. Not the component: that has the Job of `retire` as well. */
+  /** Settles once the servers are current and have their ACLs. The component itself also waits for the Job of `retire`. */
   readonly ready: pulumi.Output<pulumi.Resource[]>;
   private readonly image: PodImage;
 
@@ -174,7 +174,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
         parent: this,
         hooks: { beforeUpdate: [this.stepHook()] },
         dependsOn: [...claims, this.createMarker(this.beforeChange(spec))],
-        // The claims are there already; a change of the template would only make a new StatefulSet.
+        // The claims exist already. A change of the template would only replace the StatefulSet.
         ignoreChanges: ["spec.volumeClaimTemplates"],
         // A server that comes back under another address is taken in again after 40 to 70 s, one after another.
         customTimeouts: { create: "15m", update: "1h", delete: "15m" },
@@ -211,8 +211,9 @@ export class KubernetesServers extends pulumi.ComponentResource {
   }
 
   /**
-   * What Kubernetes does not see to: it replaces a server although another one is out, and a server that starts with a
-   * new gossip key would stay alone. Runs before each change of the pods; after a failure no pod has been touched.
+   * The Job that does what a StatefulSet does not: Kubernetes replaces a server although another one is down, and a
+   * server that starts with a new gossip key would stay alone. The Job runs before each change of the pods. Where the Job
+   * fails, no pod was touched.
    */
   private beforeChange(spec: pulumi.Input<object>) {
     const { pods, trust, deployment } = this.args;
@@ -239,10 +240,11 @@ export class KubernetesServers extends pulumi.ComponentResource {
   }
 
   /**
-   * Says to the Job above, from the next change on, that there may be a StatefulSet: it is made after the first Job and
-   * before the StatefulSet, and goes after it. The program itself cannot tell: it does not see the state, a hook is
-   * called for updates alone, and a Job whose arguments said "first" would be another one at the next `up`. A Job that
-   * asked the API server would need rights there, and a way to it. This one's kubelet looks when the Job starts.
+   * Tells the Job above, from the second change on, that a StatefulSet may exist. This ConfigMap is made after the first
+   * Job and before the StatefulSet, and is deleted after the StatefulSet. The program cannot tell by itself: it does not
+   * see the state, hooks are called only for updates, and a Job with the argument "first" would be another Job at the
+   * next `up`. A Job that asked the API server would need rights and a way there; here the kubelet looks when the Job
+   * starts.
    */
   private createMarker(firstJob: pulumi.Resource): ConfigMap {
     return new ConfigMap(
