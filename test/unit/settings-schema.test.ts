@@ -132,12 +132,13 @@ describe("what pulumi new asks for", () => {
     );
   });
 
-  it("is answered with the name to keep, where another one was given", () => {
+  it("is answered with the name to keep, where another one was given", async () => {
+    await pulumi.runtime.setMocks({ newResource: ({ name }) => ({ id: name, state: {} }), call: () => ({}) }, "mine");
     pulumi.runtime.setAllConfig({ "consul:environment": "dev" });
     try {
       throws(
         () => loadSettings(),
-        /Pulumi\.yaml has the name \w+, not consul: .* Set name: consul there; nothing was created$/,
+        /Pulumi\.yaml has the name mine, not consul: .* Set name: consul there; nothing was created$/,
       );
     } finally {
       pulumi.runtime.setAllConfig({});
