@@ -1,6 +1,7 @@
-import * as pulumi from "@pulumi/pulumi";
+import { X509Certificate } from "crypto";
 import { setTimeout as sleep } from "timers/promises";
-import { certificateLeft, renewCertificate } from "../../consul/machine/commands";
+import * as pulumi from "@pulumi/pulumi";
+import { certificateDates, CertificateDates, readDates, renewCertificate } from "../../consul/machine/commands";
 import { Trust } from "../trust";
 import { Cloud } from "./cloud";
 import { progress, ServerMachines, valueOf } from "./machines";
@@ -8,9 +9,19 @@ import { progress, ServerMachines, valueOf } from "./machines";
 export interface CertificatesArgs {
   readonly cloud: Cloud;
   readonly machines: ServerMachines;
-  readonly trust: Pick<Trust, "servers" | "managementToken">;
+  readonly trust: Pick<Trust, "servers" | "caCertificate" | "managementToken">;
+  /** Servers whose clock does not count: consul:gate.skip names what is lost. */
+  readonly skip: readonly string[];
   /** Milliseconds between two looks at servers that have no leader yet. */
   readonly pause: number;
+}
+
+/** A server's machine, and what it says of its certificate. */
+interface Look extends CertificateDates {
+  /** When it said so, by the clock here: milliseconds. */
+  readonly at: number;
+  readonly id: string;
+  readonly name: string;
 }
 
 const secondsPerDay = 86_400;
@@ -18,19 +29,57 @@ const secondsPerDay = 86_400;
 /** How long servers have to find a leader after they got new certificates. The gate reports what is amiss after that. */
 const leaderSeconds = 60;
 
+/** By how much a server's clock may be behind the one that certificates are made by: that long is waited for. */
+const skewSeconds = 300;
+
 /**
- * Renews servers' certificates that have expired. After the expiry raft goes on over old connections, but a server that
- * is restarted can talk to no other server, since their certificates have expired as well. So every server gets its new
- * certificate, without a restart, before anything else is done to any server.
+ * Sees to the dates of servers' certificates. After an expiry raft goes on over old connections, but a server that is
+ * restarted can talk to no other server: certificates that have expired, or are not valid yet, are refused. So every
+ * server gets its new certificate, without a restart, before anything else is done to any server; and no server gets one
+ * that is not valid yet by some server's clock.
  */
 export class Certificates {
+  private looks: Promise<readonly Look[]> | undefined;
   private renewed: Promise<void> | undefined;
 
   constructor(private readonly args: CertificatesArgs) {}
 
   /**
-   * Gives their new certificates to all servers whose own is valid for less than a day; looks once in an `up`. Machines
-   * that take no commands are left alone: the gate has a word to say about those.
+   * Returns once the certificates that servers are to have are valid by the clock of each server.
+   * @throws RunError where a clock is too far behind for waiting
+   */
+  async valid(): Promise<void> {
+    const { refusal, seconds } = await this.early();
+    if (refusal !== undefined) throw new pulumi.RunError(`the servers are not updated: ${refusal}`);
+    if (seconds === 0) return;
+    progress(`servers: waiting ${seconds} s, a clock there is behind the one that certificates are made by`);
+    await sleep(seconds * 1000);
+  }
+
+  /** For how many seconds the certificates are not valid yet by some server's clock; where that is long, what to do. */
+  async early(): Promise<{ readonly seconds: number; readonly refusal?: string }> {
+    const counted = (await this.look())
+      .filter(({ name }) => !this.args.skip.includes(name))
+      .map((look) => ({ ...look, now: look.now + Math.floor((Date.now() - look.at) / 1000) }));
+    const [slow] = [...counted].sort((a, b) => a.now - b.now);
+    if (!slow) return { seconds: 0 };
+    const { trust } = this.args;
+    const pems = await Promise.all(trust.servers.map(({ cert }) => valueOf(cert)));
+    const from = validFrom(pems, await valueOf(trust.caCertificate));
+    const seconds = Math.max(0, from - slow.now);
+    if (seconds <= skewSeconds) return { seconds };
+    const refusal =
+      `servers' certificates were made by a clock that is ahead: they are valid from ${time(from)} on, and by the clock ` +
+      `of ${slow.name} (${slow.id}) it is ${time(slow.now)}. By the clock here, where \`pulumi up\` runs, it is ` +
+      `${time(Date.now() / 1000)}. No server was given them. Mend the clock that is wrong; where it is the one here, ` +
+      "make certificates anew with another number of consul:certificates.serverDays (docs/operations.md)";
+    return { seconds, refusal };
+  }
+
+  /**
+   * Gives their new certificates to all servers whose own is valid for less than a day, or not yet, before anything else
+   * is done to any of them. It takes no restart. Looks once in an `up`. Machines that take no commands are left alone: the
+   * gate has a word to say about those.
    * @throws RunError where a machine takes commands and its Consul does not take the certificate
    */
   renewExpired(): Promise<void> {
@@ -40,13 +89,12 @@ export class Certificates {
 
   private async renew(): Promise<void> {
     const { cloud, trust } = this.args;
-    const late = await this.late();
-    for (const { id, name, seconds } of late) {
+    const late = (await this.look()).filter(({ from, until, now }) => until - now < secondsPerDay || from > now);
+    for (const { id, name, from, until, now } of late) {
       const own = trust.servers.find((server) => server.name === name);
       if (!own) continue;
-      await pulumi.log.info(
-        `${name}: its certificate ${when(seconds)}; it gets the new one before anything else is done`,
-      );
+      const why = from > now ? "is not valid yet" : when(until - now);
+      await pulumi.log.info(`${name}: its certificate ${why}; it gets the new one before anything else is done`);
       const pem = `${await valueOf(own.cert)}\n${await valueOf(own.key)}\n`;
       const command = renewCertificate(pem, await valueOf(trust.managementToken));
       const outcome = (await cloud.run([id], command)).get(id) ?? { problem: "there was no answer" };
@@ -76,26 +124,49 @@ export class Certificates {
     }
   }
 
-  /** Servers whose certificate has run out, or is about to, and the seconds left. */
-  private async late() {
+  /** What the servers say of their certificates. Asked anew until every one that runs has answered. */
+  private look(): Promise<readonly Look[]> {
+    this.looks ??= this.ask();
+    return this.looks;
+  }
+
+  private async ask(): Promise<readonly Look[]> {
     const { cloud, machines } = this.args;
     try {
       const running = (await machines.list()).filter(({ status }) => status === "Running");
-      const left = await cloud.run(
+      const said = await cloud.run(
         running.map(({ id }) => id),
-        certificateLeft,
+        certificateDates,
       );
-      return running.flatMap(({ id, name }) => {
-        const outcome = left.get(id);
-        const seconds = outcome && "output" in outcome && outcome.output !== "" ? Number(outcome.output) : Infinity;
-        return seconds < secondsPerDay ? [{ id, name, seconds }] : [];
+      const at = Date.now();
+      const looks = running.flatMap(({ id, name }) => {
+        const outcome = said.get(id);
+        const dates = outcome && "output" in outcome ? readDates(outcome.output) : undefined;
+        return dates ? [{ id, name, at, ...dates }] : [];
       });
+      if (looks.length < running.length) this.looks = undefined;
+      return looks;
     } catch {
       // The cloud does not answer. The gate asks it again next, and reports the failure.
-      this.renewed = undefined;
+      [this.looks, this.renewed] = [undefined, undefined];
       return [];
     }
   }
+}
+
+/** From when on all of these and the authorities that have signed them are valid: seconds since 1970. */
+function validFrom(pems: readonly string[], trusted: string): number {
+  const certificates = pems.map((pem) => new X509Certificate(pem));
+  const authorities = trusted
+    .split(/(?=-----BEGIN)/)
+    .filter((pem) => pem.trim() !== "")
+    .map((pem) => new X509Certificate(pem))
+    .filter(({ subject }) => certificates.some(({ issuer }) => issuer === subject));
+  return Math.max(...[...certificates, ...authorities].map((made) => Date.parse(made.validFrom) / 1000));
+}
+
+function time(seconds: number): string {
+  return `${new Date(seconds * 1000).toISOString().slice(0, 19)}Z`;
 }
 
 function when(seconds: number): string {

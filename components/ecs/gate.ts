@@ -42,7 +42,8 @@ export class QuorumGate {
     this.pause = args.pause ?? 5_000;
     this.change = new ServerChange({ ...args, pause: this.pause, machines: this.machines });
     this.order = new TrustOrder({ ...args, machines: this.machines, wanted: this.tags });
-    this.certificates = new Certificates({ ...args, pause: this.pause, machines: this.machines });
+    const { skip } = args.settings.gate;
+    this.certificates = new Certificates({ ...args, skip, pause: this.pause, machines: this.machines });
   }
 
   /**
@@ -93,6 +94,7 @@ export class QuorumGate {
     }
     const ready = pulumi.output({ wanted: [...userData], ids: [...instanceIds] }).apply(async ({ wanted }) => {
       const strays = await this.strays(wanted, []);
+      if (strays.length > 0) await this.certificates.valid();
       for (const server of strays) {
         const own = wanted[this.args.servers.indexOf(server)];
         if (own) await this.change.bring(server, own, "reload", () => this.mayGoDown(server, {}, "configuration"));
@@ -171,6 +173,7 @@ export class QuorumGate {
 
   private async update(server: string, before: Tags, { effect, stoppedBy }: Change, wanted: UserData): Promise<void> {
     if (effect === "none") return;
+    await this.certificates.valid();
     // Another authority's certificates have an order among the nodes.
     if (!this.order.isNewSigner(before)) await this.certificates.renewExpired();
     const changed = stoppedBy.length > 0 ? stoppedBy.join(", ") : "configuration";
@@ -255,7 +258,10 @@ export class QuorumGate {
       const lost = this.lost(candidate);
       const looks = await this.machines.look(machines, candidate, lost);
       const verdict = assess(looks, { candidate, lost, guests: migration?.servers ?? [] });
-      return verdict.ok ? { final: false, reasons: (await then(verdict, machines)).map(ofAll) } : verdict;
+      if (verdict.ok) return { final: false, reasons: (await then(verdict, machines)).map(ofAll) };
+      // Machines that are new have been given their certificates without being asked what their clocks say.
+      const { refusal } = await this.certificates.early();
+      return refusal === undefined ? verdict : { final: true, reasons: [ofAll(refusal)] };
     });
   }
 

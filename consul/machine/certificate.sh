@@ -1,5 +1,5 @@
 # The certificate of the server on this machine.
-#   certificate.sh left         prints for how many seconds it is valid yet; fewer than none where it has expired
+#   certificate.sh dates        prints from when on and until when it is valid, and what the clock here says: seconds each
 #   certificate.sh renew FILE   puts the certificate and the key that are in FILE, in PEM, in place of those that are there,
 #                               and has Consul read them. Nothing is restarted, and the user data stays as it is
 etc=/etc/consul.d
@@ -12,9 +12,11 @@ place() {
 }
 
 case $1 in
-  left)
-    end=$(openssl x509 -in "$etc/server.pem" -noout -enddate)
-    echo $(($(date -d "${end#notAfter=}" +%s) - $(date +%s)))
+  dates)
+    dates=$(openssl x509 -in "$etc/server.pem" -noout -startdate -enddate)
+    begin=${dates%%
+*}
+    echo "$(date -d "${begin#*=}" +%s) $(date -d "${dates##*=}" +%s) $(date +%s)"
     ;;
   renew)
     # User data writes these files too.

@@ -62,8 +62,22 @@ export function retire(keys: GossipKeys): Command {
   ];
 }
 
-/** Asks a server for how many seconds its certificate is valid yet. */
-export const certificateLeft: Command = [{ script: "machine/certificate.sh", args: ["left"] }];
+/** Asks a server for the dates of its certificate, and for what its clock says. */
+export const certificateDates: Command = [{ script: "machine/certificate.sh", args: ["dates"] }];
+
+/** What certificate.sh says of dates: seconds since 1970. */
+export interface CertificateDates {
+  readonly from: number;
+  readonly until: number;
+  /** By the server's own clock. */
+  readonly now: number;
+}
+
+/** What certificate.sh printed; undefined where that is nothing, as by machines that are not there. */
+export function readDates(output: string): CertificateDates | undefined {
+  const [from, until, now] = output.trim().split(" ").map(Number);
+  return from && until && now ? { from, until, now } : undefined;
+}
 
 /** Gives a server another certificate while it runs. @param pem certificate and key */
 export function renewCertificate(pem: string, managementToken: string): Command {

@@ -111,7 +111,12 @@ export const faults: Readonly<Record<string, Fault>> = {
     means: "the clock where `up` runs is a day ahead: certificates that it makes are not valid yet",
     inflict: ({ clock }) => void (clock.ahead = day),
     names: /clock/,
-    remedy: ({ clock }) => void (clock.ahead = 0),
+    remedy: async ({ clock, rollout }) => {
+      clock.ahead = 0;
+      const { certificates } = loadSettings();
+      const anew = { ...certificates, serverDays: certificates.serverDays + 1 };
+      await rollout.up({ "consul:certificates": JSON.stringify(anew) });
+    },
   },
   expired: {
     title: "certificate expired",

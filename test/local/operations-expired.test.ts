@@ -1,4 +1,4 @@
-import { equal, match, notEqual, ok } from "assert/strict";
+import { equal, match, notEqual, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
@@ -106,6 +106,22 @@ describe("operations: every server certificate has expired", function () {
     for (const server of servers) equal(await leader(server), "");
     await runbook({ "consul:telemetryRetention": "5h" });
     await operations.cluster.ready();
+    await restartEach();
+  });
+
+  it("or was made by a clock that is a day ahead: no server is given it, and another one once the clock is right", async () => {
+    const before = await ends();
+    behind = -86_400_000;
+    await rejects(
+      operations.rollout.up(certificates(9)),
+      /made by a clock that is ahead: .* by the clock of server-\d .*another number of consul:certificates\.serverDays/,
+    );
+    equal(String(await ends()), String(before));
+    behind = 0;
+    // The one that is not valid yet stays in Pulumi's state.
+    await rejects(operations.rollout.up(certificates(9)), /made by a clock that is ahead/);
+    await operations.rollout.up(certificates(10));
+    for (const end of await ends()) ok(end > Date.now() + 9 * 86_400_000, new Date(end).toISOString());
     await restartEach();
   });
 });

@@ -1,4 +1,4 @@
-import { equal, match, ok } from "assert/strict";
+import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { setTimeout as sleep } from "timers/promises";
@@ -114,5 +114,20 @@ describe("machines whose server certificates have all expired", function () {
     }
     await runbook({ "consul:telemetryRetention": "4h" });
     await up();
+  });
+
+  it("or were made by a clock that is a day ahead: no machine is given them, and all get others once the clock is right", async () => {
+    const sums = () => Promise.all(machines.map((machine) => machine.run("sha256sum /etc/consul.d/server.pem")));
+    const before = await sums();
+    behind = -86_400_000;
+    const certificates = (serverDays: number) => ({
+      "consul:certificates": JSON.stringify({ serverDays, renewDays: 1 }),
+    });
+    await rejects(up(certificates(9)), /made by a clock that is ahead: .* by the clock of consul-\d \(i-consul-\d\)/);
+    behind = 0;
+    deepEqual(await sums(), before);
+    await up(certificates(10));
+    for (const machine of machines)
+      await machine.run("openssl x509 -in /etc/consul.d/server.pem -noout -checkend 777600");
   });
 });

@@ -5,8 +5,9 @@ import { configTags } from "../../components/ecs/change";
 import { Machine, MustBeStoppedError, Outcome, RefusedError } from "../../components/ecs/cloud";
 import { FakeCloud, MutableSample, wellLooks, words } from "../../components/ecs/fake-cloud";
 import { QuorumGate } from "../../components/ecs/gate";
-import { askQuorum, certificateLeft, Command, commandText } from "../../consul/machine/commands";
+import { askQuorum, certificateDates, Command, commandText } from "../../consul/machine/commands";
 import { assess, Sample } from "../../consul/quorum";
+import { privateKey, selfSignedCert } from "../../local/certificates";
 import { names, samples, wellFakes } from "./servers";
 
 /** Servers' machines that answer what `looks` says and record the commands that they get. */
@@ -17,6 +18,10 @@ class BreakableCloud extends FakeCloud {
   behind: string[] = [];
   /** Seconds for which a server's certificate is valid yet; for long unless given. */
   left: Record<string, number> = {};
+  /** Seconds since which a server's certificate is valid; for a day unless given. */
+  age: Record<string, number> = {};
+  /** Seconds by which a server's clock is ahead. */
+  ahead: Record<string, number> = {};
   passes = 0;
   /** Errors that the next calls throw, in this order. */
   failures: Error[] = [];
@@ -40,7 +45,7 @@ class BreakableCloud extends FakeCloud {
 
   override run(ids: readonly string[], command: Command) {
     if (command === askQuorum) this.passes += 1;
-    if (command !== certificateLeft) this.log.push(this.described(ids, command));
+    if (command !== certificateDates) this.log.push(this.described(ids, command));
     return super.run(ids, command);
   }
 
@@ -77,7 +82,10 @@ class BreakableCloud extends FakeCloud {
 
   protected override answer(name: string, command: Command): Outcome {
     const said = words(command);
-    if (command === certificateLeft) return { output: `${this.left[name] ?? 9_000_000}\n` };
+    if (command === certificateDates) {
+      const now = Math.floor(Date.now() / 1000) + (this.ahead[name] ?? 0);
+      return { output: `${now - (this.age[name] ?? 86_400)} ${now + (this.left[name] ?? 9_000_000)} ${now}\n` };
+    }
     if (command === askQuorum) {
       const looks = this.looks(name, this.passes);
       if ("problem" in looks) return looks;
@@ -94,6 +102,15 @@ class BreakableCloud extends FakeCloud {
 }
 
 const gossipKeys = ["Zml4dHVyZSBnb3NzaXAga2V5IGZvciB0aGUgZ2F0ZSE=", "dGhlIG90aGVyIGZpeHR1cmUga2V5IG9mIHRoZSBnYXQ="];
+const day = 86_400_000;
+
+/** A certificate that is valid from a moment on, in milliseconds. */
+async function validFrom(moment: number, commonName = "server"): Promise<string> {
+  const key = privateKey({ algorithm: "ECDSA", ecdsaCurve: "P256" });
+  const inputs = { ...key.outputs, subject: { commonName }, allowedUses: [], validityPeriodHours: 24 };
+  return String((await selfSignedCert(inputs, new Date(moment))).outputs.certPem);
+}
+
 const managementToken = "11111111-2222-4333-8444-555555555555";
 
 describe("the gate before a server goes down", () => {
@@ -121,6 +138,9 @@ describe("the gate before a server goes down", () => {
     gate: { waitMinutes: 1, skip: [] as string[] },
   };
   const secret = (text: string) => pulumi.secret(text);
+  /** The certificate that all servers are to have, and what they trust. */
+  let [cert, ca] = ["", ""];
+  before(async () => ([cert, ca] = [await validFrom(Date.now()), await validFrom(Date.now(), "CA")]));
   function gateOf(change: Partial<typeof settings> = {}, servers: readonly string[] = names): QuorumGate {
     return new QuorumGate({
       cloud: fake,
@@ -132,12 +152,12 @@ describe("the gate before a server goes down", () => {
       trust: {
         servers: names.map((name) => ({
           name,
-          cert: pulumi.output(`certificate of ${name}`),
+          cert: pulumi.output(cert),
           key: secret(`key of ${name}`),
           agentToken: secret("agent"),
           certExpires: pulumi.output(""),
         })),
-        caCertificate: pulumi.output("ca"),
+        caCertificate: pulumi.output(ca),
         gossipKeys: pulumi.secret(gossipKeys),
         agentToken: secret("agent"),
         managementToken: secret(managementToken),
@@ -376,7 +396,7 @@ describe("the gate before a server goes down", () => {
     ],
     [
       "the API fails for good",
-      () => (fake.failures = Array<Error>(2).fill(new Error("the ECS API fails: Throttling.User"))),
+      () => (fake.failures = Array<Error>(3).fill(new Error("the ECS API fails: Throttling.User"))),
       /the ECS API fails: Throttling.User/,
     ],
   ];
@@ -439,7 +459,7 @@ describe("the gate before a server goes down", () => {
   });
 
   it("gives up at once where the cloud refuses", async () => {
-    fake.failures = Array<Error>(2).fill(new RefusedError("the cloud refuses: Forbidden.RAM"));
+    fake.failures = Array<Error>(3).fill(new RefusedError("the cloud refuses: Forbidden.RAM"));
     await rejects(
       update(gateOf(), "consul-1"),
       /^Error: consul-1 is not updated \(configuration\):\n {2}the cloud refuses: Forbidden.RAM/,
@@ -447,7 +467,7 @@ describe("the gate before a server goes down", () => {
   });
 
   it("asks again after a failure of the API", async () => {
-    fake.failures = Array<Error>(2).fill(new Error("the ECS API fails: 500"));
+    fake.failures = Array<Error>(3).fill(new Error("the ECS API fails: 500"));
     await update(gateOf(), "consul-1");
     deepEqual(fake.gated, ["ask consul-2 consul-3"]);
   });
@@ -597,6 +617,73 @@ describe("the gate before a server goes down", () => {
       const signs2 = { certificates: { ...settings.certificates, caGeneration: 2, caAlsoTrusted: [1] as never[] } };
       await update(gateOf(signs2), "consul-1", ca);
       ok(!fake.log.some((line) => line.startsWith("certificate")));
+    });
+  });
+
+  describe("where the clock that certificates are made by is ahead of a server's", () => {
+    const [good, authority] = [() => cert, () => ca];
+    let before: string[];
+    beforeEach(async () => {
+      before = [good(), authority()];
+      cert = await validFrom(Date.now() + day);
+    });
+    afterEach(() => ([cert = "", ca = ""] = before));
+    const ahead =
+      /^Error: the servers are not updated: .* a clock that is ahead: they are valid from 20\S+Z on, and by the clock of consul-\d \(i-consul-\d\) it is 20\S+Z\. By the clock here, .* it is 20\S+Z\. No server was given them\. Mend the clock .* another number of consul:certificates\.serverDays/;
+
+    it("does nothing to any server, and names both clocks and the remedy, whatever the change is", async () => {
+      await rejects(update(gateOf(), "consul-1", reloads), ahead);
+      await rejects(update(gateOf(), "consul-1"), ahead);
+      fake.left = { "consul-2": -1 };
+      const signs2 = { certificates: { ...settings.certificates, caGeneration: 2, caAlsoTrusted: [1] as never[] } };
+      await rejects(update(gateOf(signs2), "consul-1", { tags: { ...tags, "consul-ca": "1+2" } }), ahead);
+      deepEqual(fake.log, []);
+    });
+
+    it("looks at the clock of every server, but of none that gate.skip names, and at the authority", async () => {
+      cert = await validFrom(Date.now());
+      await update(gateOf(), "consul-1", reloads);
+      fake.ahead = { "consul-3": -86_400 };
+      await rejects(update(gateOf(), "consul-1", reloads), /by the clock of consul-3 \(i-consul-3\) it is/);
+      await update(gateOf({ gate: { waitMinutes: 1, skip: ["consul-3"] } }), "consul-1", reloads);
+      fake.ahead = {};
+      ca = await validFrom(Date.now() + day, "server");
+      await rejects(update(gateOf(), "consul-1", reloads), ahead);
+    });
+
+    it("waits where it is ahead by little", async () => {
+      cert = await validFrom(Date.now() + 2500);
+      const began = Date.now();
+      await update(gateOf(), "consul-1", reloads);
+      ok(Date.now() - began > 1000, String(Date.now() - began));
+      match(said.join("\n"), /servers: waiting [123] s, a clock there is behind/);
+      deepEqual(fake.log, ["store on consul-1", "reload consul-1"]);
+    });
+
+    it("says so at the first start, and waits for nothing", async () => {
+      fake.looks = (name) => samples(name).map((look) => ({ ...look, leader: "" }));
+      await rejects(
+        settle(
+          gateOf().ready(
+            [],
+            names.map(() => pulumi.secret(userData)),
+          ),
+        ),
+        /^Error: the servers are not all well:\n {2}servers' certificates were made by a clock that is ahead/,
+      );
+    });
+
+    it("renews what servers have that is not valid yet, before anything else", async () => {
+      cert = await validFrom(Date.now());
+      fake.age = { "consul-2": -7200 };
+      await update(gateOf(), "consul-1", reloads);
+      deepEqual(fake.log, [
+        "certificate of consul-2",
+        `ask ${names.join(" ")}`,
+        "store on consul-1",
+        "reload consul-1",
+      ]);
+      match(said.join("\n"), /consul-2: its certificate is not valid yet; it gets the new one before anything else/);
     });
   });
 
