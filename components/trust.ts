@@ -49,6 +49,7 @@ export interface ServerTrust {
   readonly key: pulumi.Output<string>;
   /** Secret: the token with which the server registers itself. */
   readonly agentToken: pulumi.Output<string>;
+  readonly certFrom: pulumi.Output<string>;
   readonly certExpires: pulumi.Output<string>;
 }
 
@@ -65,6 +66,8 @@ export class Trust extends pulumi.ComponentResource {
   /** When the one that signs runs out, RFC 3339. */
   readonly caExpires: pulumi.Output<string>;
   readonly servers: readonly ServerTrust[];
+  /** From when on the certificates of all servers are valid, and the authority that signs them: RFC 3339. */
+  readonly certificatesFrom: pulumi.Output<string>;
   /** Secret: may do everything. */
   readonly managementToken: pulumi.Output<string>;
   /** Secret: the one token that agents share. */
@@ -89,6 +92,8 @@ export class Trust extends pulumi.ComponentResource {
     this.caCertificate = pulumi.all(trusted.map(({ cert }) => cert.certPem)).apply((pems) => pems.join(""));
     this.caExpires = ca.cert.validityEndTime;
     this.servers = args.servers.map((server) => serverTrust(name, args, server, ca, parent));
+    const starts = [ca.cert.validityStartTime, ...this.servers.map(({ certFrom }) => certFrom)];
+    this.certificatesFrom = pulumi.all(starts).apply(latest);
     this.managementToken = randomToken(`${name}-management-token`, parent);
     this.agentToken = randomToken(`${name}-agent-token-${args.tokens.agentGeneration}`, parent);
     this.acl = this.aclObjects(args);
@@ -127,6 +132,11 @@ export class Trust extends pulumi.ComponentResource {
       .apply((tokens) => serverAclObjects({ datacenter, version, ...tokens }));
     return pulumi.secret(objects);
   }
+}
+
+/** The last of these times. */
+function latest(times: readonly string[]): string {
+  return new Date(Math.max(...times.map((time) => Date.parse(time)))).toISOString();
 }
 
 type Parent = { readonly parent: Trust };
@@ -208,6 +218,7 @@ function serverTrust(
     cert: cert.certPem,
     key: keyPem,
     agentToken: randomToken(`${name}-${server.name}-token`, parent),
+    certFrom: cert.validityStartTime,
     certExpires: cert.validityEndTime,
   };
 }

@@ -8,6 +8,7 @@ import { ConsulNode, stableJson } from "../consul/node";
 import { Cluster } from "../local/supervisor";
 import { loadSettings } from "../settings";
 import { LocalCloud } from "./local-cloud";
+import { certificatesFrom } from "./trust";
 
 /** `pulumi up` for local nodes: servers one by one through the gate, then agents, then what nobody needs any more. */
 export class Rollout {
@@ -96,6 +97,7 @@ export class Rollout {
       settings: { ...loadSettings(), gate: { waitMinutes: this.waitMinutes, skip: [...this.skip] } },
       trust: {
         servers: this.servers.map((server) => this.serverTrust(server)),
+        certificatesFrom: pulumi.output(certificatesFrom(this.servers.map((server) => certificateIn(server)))),
         caCertificate: pulumi.output(cluster.caCertificate),
         gossipKeys: pulumi.secret(JSON.parse(keyring) as string[]),
         agentToken: pulumi.secret(cluster.agentToken),
@@ -106,8 +108,8 @@ export class Rollout {
 
   private serverTrust({ name, files }: ConsulNode): ServerTrust {
     const file = (end: string) => pulumi.secret(files.find(({ path }) => path.endsWith(end))?.content ?? "");
-    const [cert, key] = [file("/server.pem"), file("/server-key.pem")];
-    return { name, cert, key, agentToken: pulumi.secret("none"), certExpires: pulumi.output("") };
+    const [cert, key, none] = [file("/server.pem"), file("/server-key.pem"), pulumi.output("")];
+    return { name, cert, key, agentToken: pulumi.secret("none"), certFrom: none, certExpires: none };
   }
 
   /** As a DaemonSet waits: the agent answers with a leader. And it has brought the catalog up to date. */
@@ -234,6 +236,10 @@ export class Rollout {
     }
     this.committed(gate, name);
   }
+}
+
+function certificateIn({ files }: ConsulNode): string {
+  return files.find(({ path }) => path.endsWith("/server.pem"))?.content ?? "";
 }
 
 function settle(output: pulumi.Output<void>): Promise<void> {

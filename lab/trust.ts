@@ -1,4 +1,5 @@
 import assert from "assert/strict";
+import { X509Certificate } from "crypto";
 import { connect, PeerCertificate } from "tls";
 import { ports } from "../consul/config";
 import type { Cluster } from "../local/supervisor";
@@ -17,6 +18,12 @@ export function keyring(cluster: Cluster): Promise<Keyring> {
     assert(lan, "no keyring");
     return lan;
   });
+}
+
+/** From when on certificates in PEM are valid, and all authorities that are trusted, as components/trust.ts has it. */
+export function certificatesFrom(pems: readonly string[]): string {
+  const each = pems.flatMap((pem) => pem.match(/-----BEGIN[^]*?-----END.*\n/g) ?? []);
+  return new Date(Math.max(...each.map((pem) => Date.parse(new X509Certificate(pem).validFrom)))).toISOString();
 }
 
 /** The certificate that a server shows, checked against what the program says is trusted. */

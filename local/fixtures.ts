@@ -36,8 +36,8 @@ export class FixtureProviders implements Providers {
         return { id: `${name}-id`, state: { ...given, certRequestPem: pem("REQUEST", name) } };
       case "tls:index/selfSignedCert:SelfSignedCert":
       case "tls:index/locallySignedCert:LocallySignedCert": {
-        const validityEndTime = "2036-11-19T00:00:00Z";
-        return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), validityEndTime } };
+        const dates = { validityStartTime: "2026-11-21T00:00:00Z", validityEndTime: "2036-11-19T00:00:00Z" };
+        return { id: `${name}-id`, state: { ...given, certPem: pem("CERTIFICATE", name), ...dates } };
       }
       case "pulumi:pulumi:StackReference": {
         const secretOutputNames = [...secretOutputs];

@@ -1,4 +1,3 @@
-import { X509Certificate } from "crypto";
 import { setTimeout as sleep } from "timers/promises";
 import * as pulumi from "@pulumi/pulumi";
 import { certificateDates, CertificateDates, readDates, renewCertificate } from "../../consul/machine/commands";
@@ -9,7 +8,7 @@ import { progress, ServerMachines, valueOf } from "./machines";
 export interface CertificatesArgs {
   readonly cloud: Cloud;
   readonly machines: ServerMachines;
-  readonly trust: Pick<Trust, "servers" | "caCertificate" | "managementToken">;
+  readonly trust: Pick<Trust, "servers" | "certificatesFrom" | "managementToken">;
   /** Servers whose clock does not count: consul:gate.skip names what is lost. */
   readonly skip: readonly string[];
   /** Milliseconds between two looks at servers that have no leader yet. */
@@ -63,9 +62,7 @@ export class Certificates {
       .map((look) => ({ ...look, now: look.now + Math.floor((Date.now() - look.at) / 1000) }));
     const [slow] = [...counted].sort((a, b) => a.now - b.now);
     if (!slow) return { seconds: 0 };
-    const { trust } = this.args;
-    const pems = await Promise.all(trust.servers.map(({ cert }) => valueOf(cert)));
-    const from = validFrom(pems, await valueOf(trust.caCertificate));
+    const from = Math.floor(Date.parse(await valueOf(this.args.trust.certificatesFrom)) / 1000);
     const seconds = Math.max(0, from - slow.now);
     if (seconds <= skewSeconds) return { seconds };
     const refusal =
@@ -152,17 +149,6 @@ export class Certificates {
       return [];
     }
   }
-}
-
-/** From when on all of these and the authorities that have signed them are valid: seconds since 1970. */
-function validFrom(pems: readonly string[], trusted: string): number {
-  const certificates = pems.map((pem) => new X509Certificate(pem));
-  const authorities = trusted
-    .split(/(?=-----BEGIN)/)
-    .filter((pem) => pem.trim() !== "")
-    .map((pem) => new X509Certificate(pem))
-    .filter(({ subject }) => certificates.some(({ issuer }) => issuer === subject));
-  return Math.max(...[...certificates, ...authorities].map((made) => Date.parse(made.validFrom) / 1000));
 }
 
 function time(seconds: number): string {

@@ -21,7 +21,10 @@ export interface QuorumGateArgs extends ServerMachinesArgs {
     Settings,
     "version" | "downloadMirror" | "downloadSha256" | "gossip" | "certificates" | "tokens" | "gate" | "migration"
   >;
-  readonly trust: Pick<Trust, "servers" | "caCertificate" | "gossipKeys" | "agentToken" | "managementToken">;
+  readonly trust: Pick<
+    Trust,
+    "servers" | "certificatesFrom" | "caCertificate" | "gossipKeys" | "agentToken" | "managementToken"
+  >;
   /** Milliseconds between two looks at servers that are not ready; 5,000 unless given. */
   readonly pause?: number;
 }

@@ -231,6 +231,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       files: gossipKeys.apply((keys) => ({ "gossip.keyring": keyringText(keys) })),
       environment: {
         FOR: pulumi.unsecret(pulumi.output(spec).apply((all) => digest(stableJson(all)))),
+        CERTIFICATES_FROM: trust.certificatesFrom.apply((time) => String(Math.floor(Date.parse(time) / 1000))),
         GOSSIP_PATTERN: pulumi.unsecret(gossipKeys.apply(gossipPattern)),
       },
       variables: [{ name: "SERVERS_EXIST", valueFrom: { configMapKeyRef: { ...marker, optional: true } } }],

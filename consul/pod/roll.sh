@@ -3,6 +3,8 @@
 # commas, or "none") that are not asked for, since this change is to repair them. Then tells autopilot how many servers
 # there are to be, so that a server beyond that number leaves for good when it stops (before-stop.sh), and has every member
 # know and use the gossip keys in KEY-FILE: a server that starts with others would stay alone.
+# CERTIFICATES_FROM says from when on the certificates that servers are to have are valid, in seconds since 1970: with one
+# that is not valid yet, a server that starts stays alone.
 # SERVERS_EXIST is set once there may be a StatefulSet. Without it nothing has to be spared; with it, servers that do not
 # answer are a reason to stop: they may run all the same, where only the way to them is closed.
 API_SECONDS=3
@@ -28,6 +30,7 @@ first_start() {
   done
 }
 
+utc() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ; }
 skipped() { case ",$skip," in *",$1,"*) ;; *) return 1 ;; esac }
 all_skipped() {
   for url in "$@"; do
@@ -76,6 +79,17 @@ prepare() {
   demand PUT operator/autopilot/configuration "$settings" >/dev/null || return 1
   sh "$(dirname "$0")/keyring.sh" use "$key_file"
 }
+
+# A few minutes are waited for. What a node's clock says is what its pods go by.
+early=$((${CERTIFICATES_FROM:-0} - $(date +%s)))
+if [ "$early" -gt 300 ]; then
+  echo "roll: the servers were NOT changed: their certificates were made by a clock that is ahead: they are valid from" \
+    "$(utc "$CERTIFICATES_FROM") on, and by the clock of the node here it is $(utc "$(date +%s)"). Mend the clock that is" \
+    "wrong; where it is the one where \`pulumi up\` runs, make certificates anew with another number of" \
+    "consul:certificates.serverDays (docs/operations.md)" >&2
+  exit 1
+fi
+[ "$early" -le 0 ] || sleep "$early"
 
 if first_start "$@" && sleep 2 && first_start "$@"; then
   echo "roll: there are no servers yet"

@@ -127,7 +127,8 @@ describe("machines whose server certificates have all expired", function () {
     behind = 0;
     deepEqual(await sums(), before);
     await up(certificates(10));
-    for (const machine of machines)
+    for (const machine of machines) {
       await machine.run("openssl x509 -in /etc/consul.d/server.pem -noout -checkend 777600");
+    }
   });
 });

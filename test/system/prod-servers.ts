@@ -7,6 +7,7 @@ import { Cloud } from "../../components/ecs/cloud";
 import { QuorumGate } from "../../components/ecs/gate";
 import { ServerTrust } from "../../components/trust";
 import { UserData } from "../../consul/machine/user-data";
+import { certificatesFrom } from "../../lab/trust";
 import { serviceAccountToken } from "../../local/fixtures";
 import { Providers, runProgram } from "../../local/program";
 import { LocalProviders } from "../../local/providers";
@@ -75,12 +76,17 @@ export function userDataOf({ text, tags }: DescribedServer): UserData {
   return { text, config: tag("consul-config"), start: tag("consul-start"), files: tag("consul-files"), paths: [] };
 }
 
+/** A file of a server's configuration, as its user data has it. */
+function fileIn(text: string, path: string): string {
+  return new RegExp(`^put ${path} .*\\n([^]*?)^END_OF_FILE$`, "m").exec(text)?.[1] ?? "";
+}
+const certificateIn = (text: string) => fileIn(text, "/etc/consul.d/server.pem");
+
 /** The certificate and key that a server's user data has. */
 function trustOf({ name, text }: DescribedServer): ServerTrust {
-  const file = (path: string) =>
-    pulumi.secret(new RegExp(`^put ${path} .*\\n([^]*?)^END_OF_FILE$`, "m").exec(text)?.[1] ?? "");
-  const [cert, key] = [file("/etc/consul.d/server.pem"), file("/etc/consul.d/server-key.pem")];
-  return { name, cert, key, agentToken: pulumi.secret("none"), certExpires: pulumi.output("") };
+  const key = pulumi.secret(fileIn(text, "/etc/consul.d/server-key.pem"));
+  const [cert, none] = [pulumi.output(certificateIn(text)), pulumi.output("")];
+  return { name, cert, key, agentToken: pulumi.secret("none"), certFrom: none, certExpires: none };
 }
 
 /** `pulumi up` for the servers: the hook of each and then its tags, one after another; the check at the end. */
@@ -121,6 +127,7 @@ export function gateOf(
     settings: { ...loadSettings(), gate },
     trust: {
       servers: servers.map(trustOf),
+      certificatesFrom: pulumi.output(certificatesFrom(servers.map(({ text }) => certificateIn(text)))),
       caCertificate: pulumi.output(output("caCertificate")),
       gossipKeys: pulumi.secret([output("gossipKey")]),
       agentToken: pulumi.secret(output("agentToken")),

@@ -55,7 +55,7 @@ class Play {
 
   constructor(servers: Readonly<Record<string, Answers>>) {
     this.file("bin/curl", curl);
-    this.file("bin/sleep", "#!/bin/sh\n");
+    this.file("bin/sleep", '#!/bin/sh\necho "$1" >>"$PLAY/slept"\n');
     this.file("token", "secret");
     this.file("key", "new-gossip-key");
     this.file("keyring.sh", 'echo "$@" >"$PLAY/keyring"\n');
@@ -134,6 +134,21 @@ describe("the gate of servers in the cluster", () => {
     const { status, stdout } = made.roll();
     deepEqual([status, stdout], [0, "roll: there are no servers yet\n"]);
     equal(made.written("keyring"), undefined);
+  });
+
+  it("changes nothing where certificates are not valid yet by the clock here, and waits for minutes", () => {
+    const made = all(well);
+    const now = Math.floor(Date.now() / 1000);
+    const from = (seconds: number) => ({ ...exist, CERTIFICATES_FROM: String(now + seconds) });
+    const { status, stderr } = made.roll("none", from(86_400));
+    equal(status, 1);
+    match(
+      stderr,
+      /NOT changed: .* a clock that is ahead: they are valid from 20\S+Z on, and by the clock of the node here it is 20\S+Z\. .*consul:certificates\.serverDays/,
+    );
+    equal(made.written("keyring"), undefined);
+    equal(made.roll("none", from(200)).status, 0);
+    match(made.written("slept") ?? "", /^(200|199)\n/);
   });
 
   for (const [what, code] of [
