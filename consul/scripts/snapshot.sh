@@ -2,15 +2,26 @@
 # Takes a snapshot, checks it, keeps the newest: snapshot.sh DIRECTORY KEEP EVERY_HOURS [BUCKET PREFIX]
 # With a bucket, puts a copy there. Needs CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE (a token with acl:write; what it
 # stores holds every secret of Consul); CONSUL_CACERT for https.
-# With SNAPSHOT_SERVER=<address>, only the server at that address takes one, and only while it leads.
+# With SNAPSHOT_SERVER=<address>, only the server at that address takes one, and only while it leads. Where no leader is
+# known, no snapshot can be taken, and the script fails.
 set -eu
 umask 077
 directory=$1 keep=$2 every_hours=$3 bucket=${4:-} prefix=${5:-}
 
 if [ -n "${SNAPSHOT_SERVER:-}" ]; then
-  leader=$(curl -sS --max-time 10 "$CONSUL_HTTP_ADDR/v1/status/leader") || leader=
+  # During an election no server knows a leader for some seconds. Where that stays so, no server takes a snapshot.
+  tries=0
+  until leader=$(curl -sS --max-time 10 "$CONSUL_HTTP_ADDR/v1/status/leader") && [ "${leader#*:8300}" != "$leader" ]; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 5 ]; then
+      echo "consul-snapshot: none was taken, this server knows no leader. See what is wrong with the servers" \
+        "(npm run status); the timer tries again" >&2
+      exit 1
+    fi
+    sleep 2
+  done
   if [ "$leader" != "\"$SNAPSHOT_SERVER:8300\"" ]; then
-    echo "consul-snapshot: nothing to do here, the leader is ${leader:-unknown}"
+    echo "consul-snapshot: nothing to do here, the leader is $leader"
     exit 0
   fi
 fi
@@ -27,7 +38,9 @@ only "$keep"
 # a snapshot as large as the last one.
 free=$(df -Pk "$directory" | awk 'NR == 2 { spare = $2 / 10; if (spare > 2097152) spare = 2097152; print int($4 - spare) }')
 need=$(du -sk "$directory/$(newest | head -n 1)" | cut -f 1)
+[ "$need" -gt 0 ] || need=1
 if [ "$free" -lt "$need" ]; then
+  [ "$free" -gt 0 ] || free=0
   echo "consul-snapshot: none was taken, the disk of $directory is too full: $need KiB are needed, $free are there beside" \
     "what stays free for raft. Keep fewer (consul:backups.keep) or enlarge the disk" >&2
   exit 1

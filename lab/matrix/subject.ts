@@ -183,7 +183,11 @@ export class Subject {
     return join(this.dataOf(server), "snapshots");
   }
 
-  /** consul-snapshot.service on each server that runs, one after another. @throws what it says where it fails */
+  /**
+   * consul-snapshot.service on each server that runs, one after another. It fails at a server that knows no leader, which
+   * matters where no other server takes a snapshot.
+   * @throws what it says where it fails, unless a snapshot was taken
+   */
   async snapshot(): Promise<void> {
     const { cluster } = this;
     const bin = join(cluster.dir, "snapshot");
@@ -192,6 +196,8 @@ export class Subject {
     rmSync(join(bin, "consul"), { force: true });
     symlinkSync(this.consul, join(bin, "consul"));
     await eventually("the servers have no leader", () => cluster.leaderName()); // no timer runs at the very moment
+    const problems: Error[] = [];
+    let taken = false;
     for (const { name, address } of cluster.runningNodes.filter(({ role }) => role === "server")) {
       const env = {
         PATH: [bin, process.env.PATH].join(delimiter),
@@ -199,8 +205,15 @@ export class Subject {
         CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
         SNAPSHOT_SERVER: address,
       };
-      await said(promisify(execFile)("sh", [join(bin, "snapshot.sh"), this.snapshotsOf(name), "3", "6"], { env }));
+      const args = [join(bin, "snapshot.sh"), this.snapshotsOf(name), "3", "6"];
+      try {
+        const output = await said(promisify(execFile)("sh", args, { env }));
+        taken ||= output.includes("raft index");
+      } catch (error) {
+        problems.push(error as Error);
+      }
     }
+    if (problems[0] && !taken) throw problems[0];
   }
 
   /** Whether a write is acknowledged within some seconds. */
@@ -237,11 +250,12 @@ function wrapped(dir: string, consul: string): string {
   return path;
 }
 
-/** @throws with the last lines of what a script said, in place of its whole command line */
-async function said(script: Promise<unknown>): Promise<void> {
-  await script.catch((error: unknown) => {
+/** @returns what a script printed @throws with the last lines of what it said, in place of its whole command line */
+async function said(script: Promise<{ readonly stdout: string }>): Promise<string> {
+  const { stdout } = await script.catch((error: unknown) => {
     const { stderr, message } = error as Error & { stderr?: string };
     const lines = (stderr ?? "").trim().split("\n").slice(-3).join("; ");
     throw new Error(lines === "" ? message : lines, { cause: error });
   });
+  return stdout;
 }

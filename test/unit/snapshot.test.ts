@@ -1,8 +1,13 @@
-import { equal, match, ok } from "assert/strict";
+import { deepEqual, equal, match, ok } from "assert/strict";
+import { spawnSync } from "child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
+import { tmpdir } from "os";
+import { join } from "path";
 import { serverAclObjects } from "../../consul/acl";
 import { serverNode } from "../../consul/config";
 import { cronSchedule, snapshotFiles } from "../../consul/machine/snapshots";
 import { machineLayout } from "../../consul/machine/layout";
+import { readScript } from "../../consul/scripts";
 import { readableUserData, renderUserData, userDataLimit } from "../../consul/machine/user-data";
 
 const pem = (lines: number) =>
@@ -87,5 +92,67 @@ describe("the schedule of a CronJob", () => {
   it("is the timer's", () => {
     equal(cronSchedule({ everyHours: 6, keep: 1 }), "17 */6 * * *");
     equal(cronSchedule({ everyHours: 24, keep: 1 }), "17 0 * * *");
+  });
+});
+
+// The script with commands that play the server and its disk. On real servers: test/local/restore.test.ts.
+describe("the script that takes snapshots", () => {
+  /** @param commands by name, as text for a shell */
+  function run(commands: Readonly<Record<string, string>>) {
+    const directory = mkdtempSync(join(tmpdir(), "consul-snapshot-"));
+    try {
+      mkdirSync(join(directory, "bin"));
+      for (const [name, text] of Object.entries({ sleep: `echo slept >>${directory}/slept`, ...commands })) {
+        writeFileSync(join(directory, "bin", name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+      }
+      const { status, stdout, stderr } = spawnSync("sh", ["-s", "--", join(directory, "snapshots"), "3", "6"], {
+        encoding: "utf8",
+        input: readScript("scripts/snapshot.sh"),
+        env: {
+          PATH: `${join(directory, "bin")}:${process.env.PATH ?? ""}`,
+          CONSUL_HTTP_ADDR: "http://127.0.0.1:8500",
+          SNAPSHOT_SERVER: "10.0.0.1",
+        },
+      });
+      return { status, stdout, stderr };
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  }
+
+  it("has nothing to do at a server that knows another leader, and says nothing of an error", () => {
+    const { status, stdout, stderr } = run({ curl: `echo '"10.0.0.2:8300"'` });
+    deepEqual(
+      [status, stdout, stderr],
+      [0, 'consul-snapshot: nothing to do here, the leader is "10.0.0.2:8300"\n', ""],
+    );
+  });
+
+  it("waits for an election", () => {
+    const { status, stdout } = run({
+      curl: `[ -e "\${0%/*}/../slept" ] && echo '"10.0.0.2:8300"' || echo '""'`,
+    });
+    deepEqual([status, stdout], [0, 'consul-snapshot: nothing to do here, the leader is "10.0.0.2:8300"\n']);
+  });
+
+  for (const [what, curl] of [
+    ["knows no leader", `echo '""'`],
+    ["does not answer", "exit 7"],
+  ] as const) {
+    it(`fails where the server ${what}: nobody takes a snapshot then`, () => {
+      const { status, stderr } = run({ curl });
+      equal(status, 1);
+      match(stderr, /^consul-snapshot: none was taken, this server knows no leader\. .*npm run status/);
+    });
+  }
+
+  it("says of a disk that is too full how much is there, never less than nothing", () => {
+    const { status, stderr } = run({
+      curl: `echo '"10.0.0.1:8300"'`,
+      df: "printf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n/dev/vdb 262144 262144 0 100%% /\\n'",
+      du: "printf '0\\tsnapshots\\n'",
+    });
+    equal(status, 1);
+    match(stderr, /is too full: 1 KiB are needed, 0 are there beside what stays free for raft/);
   });
 });
