@@ -6,7 +6,7 @@ export type ScriptPath =
   | `scripts/${"acl" | "agents" | "api" | "behind" | "debug" | "keyring" | "snapshot" | "status"}.sh`
   | `machine/${"agent" | "apply" | "autopilot" | "certificate" | "converge" | "disk" | "hand-over" | "install" | "place" | "quorum"}.sh`
   | "machine/oss-put.py"
-  | `pod/${"agent-data" | "before-stop" | "ready" | "retire" | "roll"}.sh`;
+  | `pod/${"agent-data" | "before-stop" | "oss-put" | "ready" | "retire" | "roll"}.sh`;
 
 /** The text of a script, by its path below `consul/`. The first lines of each say what it does and takes. */
 export function readScript(path: ScriptPath): string {

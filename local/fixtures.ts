@@ -45,6 +45,11 @@ export class FixtureProviders implements Providers {
       }
       case "alicloud:ecs/ecsDisk:EcsDisk":
         return { id: `d-${createHash("sha256").update(name).digest("hex").slice(0, 20)}`, state: given };
+      case "alicloud:ram/role:Role":
+        return {
+          id: `${name}-id`,
+          state: { ...given, arn: `acs:ram::1234567890123456:role/${String(given.roleName)}` },
+        };
       case "kubernetes:core/v1:Service": {
         const spec = { clusterIP: "10.96.0.53", ...(given.spec as object) };
         return { id: `${name}-id`, state: { ...given, spec } };

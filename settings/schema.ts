@@ -2,7 +2,7 @@ import { z } from "zod";
 import { serverPods } from "../consul/pod/pod";
 import { agents } from "./agents";
 import { apps } from "./apps";
-import { backups } from "./backups";
+import { backups, rrsaCluster } from "./backups";
 import { cluster, dns, wayIntoCluster } from "./cluster";
 import { Json } from "./json-schema";
 import { logins } from "./logins";
@@ -116,6 +116,14 @@ function zonesIn(region: string | undefined) {
   });
 }
 
+/** A pod does not learn from the cloud where it runs, as a machine does. */
+function regionKnown(region: string | undefined) {
+  return rule<Blocks>(["servers.platform", "backups.bucket"], ({ servers, backups }, { wrong }) => {
+    if (region !== undefined || servers?.platform !== "kubernetes" || backups?.bucket === undefined) return;
+    wrong(["backups", "bucket"], "alicloud:region beside it, the region of cluster and bucket, such as cn-hangzhou");
+  });
+}
+
 /** All settings with the rules between blocks; each block's own rules are beside the block. */
 export const schema = blocks.check(
   rule([], ({ servers, serversStack, agents, migration }, { wrong }) => {
@@ -204,9 +212,24 @@ export const schema = blocks.check(
     if (!backups) return;
     if (!servers || servers.platform === "local") {
       wrong(["backups"], "only in the stack that has the servers, on ECS or in the cluster");
-    } else if (servers.platform !== "ecs" && backups.bucket !== undefined) {
-      wrong(["backups", "bucket"], "only for servers on ECS, whose machines have a RAM role to write it with");
+    } else if (backups.rrsa !== undefined && (servers.platform === "ecs" || backups.bucket === undefined)) {
+      wrong(
+        ["backups", "rrsa"],
+        "only beside backups.bucket with servers in Kubernetes: machines have a role of their own",
+      );
+    } else if (servers.platform === "kubernetes" && backups.bucket !== undefined && backups.rrsa === undefined) {
+      const accepted =
+        "backups.rrsa beside it, providerArn and issuerUrl of the cluster's OIDC provider: a pod has no other way to a RAM role (docs/restore.md)";
+      wrong(["backups", "bucket"], accepted);
     }
+  }),
+  rule(["backups.rrsa", "cluster.ackClusterId"], ({ backups, cluster }, { wrong }) => {
+    const id = backups?.rrsa && rrsaCluster(backups.rrsa.providerArn);
+    if (id === undefined || cluster?.ackClusterId === undefined || id === cluster.ackClusterId) return;
+    wrong(
+      ["backups", "rrsa", "providerArn"],
+      `the provider of consul:cluster.ackClusterId, ack-rrsa-${cluster.ackClusterId}`,
+    );
   }),
   rule(["environment", "servers.ui.ingress.host"], ({ environment, servers, cluster: into }, { wrong }) => {
     const ingress = servers?.platform === "kubernetes" ? servers.ui?.ingress : undefined;
@@ -231,7 +254,9 @@ type Deep<T> = T extends (infer U)[]
     : T;
 
 /** Settings that were checked, with every default filled in. Frozen. */
-export type Settings = Deep<Omit<Blocks, "dns"> & { dns: z.output<typeof dns>; protect: boolean }>;
+export type Settings = Deep<
+  Omit<Blocks, "dns"> & { dns: z.output<typeof dns>; protect: boolean; region: string | undefined }
+>;
 export type ServersSettings = NonNullable<Settings["servers"]>;
 export type EcsServersSettings = Extract<ServersSettings, { platform: "ecs" }>;
 export type KubernetesServersSettings = Extract<ServersSettings, { platform: "kubernetes" }>;
@@ -250,7 +275,7 @@ export type MonitoringSettings = NonNullable<Settings["monitoring"]>;
 /**
  * Checks settings as they were given (the values of `consul:*`, structured) and fills in defaults. The values of keys
  * that are secret are left out of what is reported.
- * @param region of the cloud, where the configuration names one: zones are checked against the region
+ * @param region of the cloud, where the configuration names one: zones are checked against the region, and pods told it
  * @throws SettingsError with every mistake there is.
  */
 export function parseSettings(
@@ -258,13 +283,18 @@ export function parseSettings(
   isSecret: (key: string) => boolean = () => false,
   region?: string,
 ): Settings {
-  const { data, error } = schema.check(zonesIn(region)).safeParse(given);
+  const { data, error } = schema.check(zonesIn(region), regionKnown(region)).safeParse(given);
   if (error) {
     const settings = jsonSchema();
     throw new SettingsError(mistakesOf(error, given, isSecret, (block, key) => suggestion(block, key, settings)));
   }
   const protect = data.servers?.platform === "ecs" ? data.servers.protect : undefined;
-  return deepFreeze({ ...data, dns: data.dns ?? dns.parse({}), protect: protect ?? data.environment === "prod" });
+  return deepFreeze({
+    ...data,
+    dns: data.dns ?? dns.parse({}),
+    protect: protect ?? data.environment === "prod",
+    region,
+  });
 }
 
 function deepFreeze<T>(value: T): T {

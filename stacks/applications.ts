@@ -1,11 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
+import { BackupBucket, trustServiceAccount } from "../components/backup-bucket";
 import { AccessTokens, TokenHolder, TokenReference } from "../components/kubernetes/access-tokens";
 import { AppAccess } from "../components/kubernetes/app-access";
 import { appAccess } from "../components/kubernetes/app-environment";
 import { createSharedEnvironment } from "../components/kubernetes/shared-environment";
 import { loginConfigMap, LoginReviewer } from "../components/kubernetes/logins";
 import { Monitoring } from "../components/kubernetes/monitoring";
-import { SnapshotCronJob } from "../components/kubernetes/snapshots";
+import { PodCopies, snapshotAccount, SnapshotCronJob } from "../components/kubernetes/snapshots";
 import { appRules, Keeper, metricsRules, snapshotRules } from "../consul/access";
 import { AclObject } from "../consul/acl";
 import { ports } from "../consul/config";
@@ -152,6 +153,7 @@ function createSnapshots(
     "consul-snapshots",
     {
       snapshots: { everyHours: backups.everyHours, keep: backups.keep },
+      copies: createCopies(settings),
       namespace,
       marks,
       image,
@@ -164,6 +166,23 @@ function createSnapshots(
     },
     { providers: [provider] },
   );
+}
+
+/** A bucket for copies of those snapshots; undefined where none is asked for. */
+function createCopies({ backups, cluster, datacenter, region, protect }: Settings): PodCopies | undefined {
+  if (backups?.bucket === undefined) return undefined;
+  const { bucket, prefix, rrsa, bucketDays: days } = backups;
+  if (!cluster || !region || !rrsa) throw new Error("settings with a bucket for pods and without a way to it");
+  // Other names than those of machines: both are there while servers move up to them.
+  const policyName = `consul-${datacenter}-snapshot-pod`;
+  const role = {
+    name: policyName,
+    description: "The pod that takes snapshots of Consul: put them into their bucket",
+    trust: trustServiceAccount(rrsa, { namespace: cluster.namespace, name: snapshotAccount }),
+  };
+  const made = new BackupBucket("consul-backups", { bucket, prefix, days, policyName, role, tags: {}, protect });
+  if (!made.roleArn) throw new Error("a bucket for pods without a role of its own");
+  return { bucket, prefix, region, roleArn: made.roleArn, providerArn: rrsa.providerArn };
 }
 
 function createMonitoring(

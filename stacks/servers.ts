@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { BackupBucket } from "../components/ecs/backup-bucket";
+import { BackupBucket, trustMachines } from "../components/backup-bucket";
 import { Cloud } from "../components/ecs/cloud";
 import { EcsServers } from "../components/ecs/servers";
 import { ClusterAccess } from "../components/kubernetes/cluster";
@@ -173,8 +173,12 @@ function createEcsServers(
     new BackupBucket("consul-backups", {
       ...copies,
       days: backups.bucketDays,
-      datacenter,
-      roleName: settings.roleName,
+      policyName: `consul-${datacenter}-snapshots`,
+      role: settings.roleName ?? {
+        name: `consul-${datacenter}-servers`,
+        description: "Consul servers: put snapshots into their bucket",
+        trust: trustMachines,
+      },
       tags: settings.tags,
       protect,
     });

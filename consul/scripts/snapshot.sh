@@ -1,7 +1,7 @@
 #!/bin/sh
 # Takes a snapshot, checks it, keeps the newest: snapshot.sh DIRECTORY KEEP EVERY_HOURS [BUCKET PREFIX]
-# With a bucket, puts a copy there. Needs CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE (a token with acl:write; what it
-# stores holds every secret of Consul); CONSUL_CACERT for https.
+# With a bucket, puts a copy there: a machine by oss-put.py, a pod by oss-put.sh. Needs CONSUL_HTTP_ADDR and
+# CONSUL_HTTP_TOKEN_FILE (a token with acl:write; what it stores holds every secret of Consul); CONSUL_CACERT for https.
 # With SNAPSHOT_SERVER=<address>, only the server at that address takes one, and only while it leads. Where no leader is
 # known, no snapshot can be taken, and the script fails.
 set -eu
@@ -57,9 +57,12 @@ index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
 mv "$directory/$name.partial" "$directory/$name"
 only "$keep"
 
-if [ -n "$bucket" ]; then
+here=$(dirname "$0")
+if [ -n "$bucket" ] && [ -f "$here/oss-put.sh" ]; then
+  sh "$here/oss-put.sh" "$bucket" "$prefix" "$directory/$name" "$name"
+elif [ -n "$bucket" ]; then
   python=$(command -v python3 || echo /usr/libexec/platform-python)
-  "$python" "$(dirname "$0")/oss-put.py" "$bucket" "$prefix" "$directory/$name" "$name"
+  "$python" "$here/oss-put.py" "$bucket" "$prefix" "$directory/$name" "$name"
 fi
 
 # In Consul itself, where Prometheus finds it through any server, whoever took it: GET /v1/kv/...?raw is this text.

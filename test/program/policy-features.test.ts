@@ -85,6 +85,11 @@ const onMachines: typeof everywhere = {
   "snapshots in a bucket": set("backups", { bucket: "example-consul", prefix: "a/b/" }),
 };
 
+const rrsa = {
+  providerArn: "acs:ram::1234567890123456:oidc-provider/ack-rrsa-c1111111111111111111111111111111",
+  issuerUrl: "https://oidc-ack-cn-hangzhou.oss-cn-hangzhou.aliyuncs.com/c1111111111111111111111111111111",
+};
+
 const inCluster: typeof everywhere = {
   "five servers": change("servers", { count: 5 }),
   "the page without an Ingress": change("servers", { ui: true }),
@@ -94,7 +99,8 @@ const inCluster: typeof everywhere = {
     tolerations: [{ key: "consul", operator: "Exists" }],
     image: "registry.example.com/consul:1.22.6",
   }),
-  snapshots: set("backups", { everyHours: 12, volumeSize: "30Gi" }),
+  "snapshots on a volume": set("backups", { everyHours: 12, volumeSize: "30Gi" }),
+  "snapshots with copies in a bucket": set("backups", { bucket: "example-consul", rrsa }),
 };
 
 /** The stacks that have something to switch on, each with what can be. */

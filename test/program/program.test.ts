@@ -202,6 +202,7 @@ describe("servers on ECS", () => {
 
 /** Three ECS servers in a development environment. */
 function toEcs(config: Record<string, string>): void {
+  for (const key of ["alicloud:region", "consul:backups"]) Reflect.deleteProperty(config, key);
   edit(config, "servers", (servers) => {
     for (const key of Object.keys(servers)) Reflect.deleteProperty(servers, key);
     Object.assign(servers, {

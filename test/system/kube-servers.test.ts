@@ -23,6 +23,7 @@ async function describeDev(
   { agents = false, settings = {} } = {},
 ): Promise<Described> {
   const { resources } = await runFixture("dev", (config) => {
+    delete config["consul:backups"];
     if (!agents) delete config["consul:agents"];
     Object.assign(config, settings);
     edit(config, "servers", change);

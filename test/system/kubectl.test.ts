@@ -43,6 +43,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
   before(async function () {
     kube = await startKubeOrSkip(this);
     const { resources } = await runFixture("dev", (config) => {
+      delete config["consul:backups"];
       config["consul:apps"] = JSON.stringify([{ name: "orders", namespace: "shop" }]);
     });
     const objects = resources.filter(isKubernetesObject).map(({ inputs }) => inputs as unknown as Manifest);

@@ -47,6 +47,10 @@ function node(given: Given, index: number): Tree {
 }
 
 const inCluster = (more: Tree = {}): Tree => ({ platform: "kubernetes", ...more });
+const rrsa = (id: string) => ({
+  providerArn: `acs:ram::1234567890123456:oidc-provider/ack-rrsa-${id}`,
+  issuerUrl: `https://oidc-ack-cn-hangzhou.oss-cn-hangzhou.aliyuncs.com/${id}`,
+});
 const nfs = { server: "nas.example", path: "/consul" };
 const page = { host: "consul.example.com", tlsSecret: "tls", sourceRanges: ["10.20.0.0/16"] };
 
@@ -486,9 +490,42 @@ describe("settings", () => {
       /consul:servers\.ui\.ingress: "consul\.example\.com" - ui: true\. In prod no Ingress.*kubectl -n consul port-forward/,
     ],
     [
-      "a bucket for servers in the cluster",
+      "a bucket for servers in the cluster, without a way to a role",
       (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { bucket: "copies" })),
-      /consul:backups\.bucket: "copies" - only for servers on ECS/,
+      /consul:backups\.bucket: "copies" - backups\.rrsa beside it, providerArn and issuerUrl .*docs\/restore\.md/,
+    ],
+    [
+      "a bucket for servers in the cluster, without a region",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { bucket: "copies", rrsa: rrsa("c1") })),
+      /consul:backups\.bucket: "copies" - alicloud:region beside it/,
+    ],
+    [
+      "roles of pods without a bucket",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { rrsa: rrsa("c1") })),
+      /consul:backups\.rrsa: .* - only beside backups\.bucket with servers in Kubernetes/,
+    ],
+    [
+      "roles of pods with machines",
+      (g) => (g.backups = { bucket: "copies", rrsa: rrsa("c1") }),
+      /consul:backups\.rrsa: .* - only beside backups\.bucket with servers in Kubernetes: machines have a role/,
+    ],
+    [
+      "the OIDC provider of another cluster",
+      (g) => ((g.servers = inCluster() as Given["servers"]), (g.backups = { bucket: "copies", rrsa: rrsa("c2") })),
+      /consul:backups\.rrsa\.providerArn: ".*ack-rrsa-c2" - the provider of consul:cluster\.ackClusterId, ack-rrsa-c1$/,
+    ],
+    [
+      "an issuer of another cluster than the provider's",
+      (g) => {
+        g.servers = inCluster() as Given["servers"];
+        g.backups = { bucket: "copies", rrsa: { ...rrsa("c1"), issuerUrl: rrsa("c2").issuerUrl } };
+      },
+      /consul:backups\.rrsa\.issuerUrl: ".*\/c2" - the issuer of the same cluster, which ends with \/c1$/,
+    ],
+    [
+      "an OIDC provider by its name",
+      (g) => (g.backups = { bucket: "copies", rrsa: { ...rrsa("c1"), providerArn: "ack-rrsa-c1" } }),
+      /consul:backups\.rrsa\.providerArn: "ack-rrsa-c1" - the ARN of the cluster's OIDC provider in RAM, acs:ram::/,
     ],
     ...systemDirectories.map((path): [string, (given: Given & Tree) => void, RegExp] => [
       `an agent's data in ${path}`,
