@@ -22,7 +22,8 @@ export type Tool =
   | "compose"
   | "actionlint"
   | "crane"
-  | "porcupine";
+  | "porcupine"
+  | "consul-template";
 
 interface Recipe {
   /** The folder next to this file whose go.mod and go.sum pin the version. */
@@ -63,6 +64,7 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
   actionlint: { module: "actionlint", package: "github.com/rhysd/actionlint/cmd/actionlint" },
   // A library; what it checks is ours.
   porcupine: { module: "porcupine", package: "github.com/anishathalye/porcupine", main: "main.go" },
+  "consul-template": { module: "consul-template", package: "github.com/hashicorp/consul-template" },
 };
 
 /**

@@ -1,6 +1,9 @@
 import * as k8s from "@kubernetes/client-node";
 import { deepEqual, equal } from "assert/strict";
-import { rmSync } from "fs";
+import { readFileSync, rmSync } from "fs";
+import { join } from "path";
+import { parseAllDocuments } from "yaml";
+import { programDir } from "../../local/program";
 import { exampleElsewhere, runExample } from "../program/example";
 import { Kube, startKubeOrSkip } from "./kube";
 import { Manifest } from "./kube-objects";
@@ -58,5 +61,15 @@ describe("the example's stack on Kubernetes", function () {
     const core = kube.kubeconfig.makeApiClient(k8s.CoreV1Api);
     const pods = await core.listNamespacedPod({ namespace: "shop", labelSelector: "app.kubernetes.io/name=orders" });
     equal(new Set(pods.items.map(({ spec }) => spec?.nodeName)).size, 3);
+  });
+
+  it("is in the same namespace as nginx by consul-template, whose manifest is accepted and whose pods start", async () => {
+    const text = readFileSync(join(programDir, "examples/consul-template/nginx.yaml"), "utf8");
+    deepEqual(await kube.apply(parseAllDocuments(text).map((document) => document.toJS() as Manifest)), []);
+    const apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
+    await kube.waitFor("the Deployment is available", async () => {
+      const { status } = await apps.readNamespacedDeployment({ name: "edge", namespace: "shop" });
+      equal(status?.availableReplicas, 2);
+    });
   });
 });
