@@ -246,6 +246,9 @@ export function agentPublicFiles(config: AgentConfig, ca: CaBundle, layout: Node
     dns_config: { ...shared.dns_config, use_cache: true },
     discovery_max_stale: maxStale,
     use_streaming_backend: false,
+    // A lookup with `?cached` would be the one whose end ends the agent's following (consul#23368, since 1.22.5): that
+    // answer is never renewed, and DNS gives it as well. `?cached` is answered as any other lookup instead.
+    http_config: { use_cache: false },
     ports: { http: ports.http, https: -1, dns: ports.dns, grpc: -1, grpc_tls: -1 },
     leave_on_terminate: config.leaveOnStop,
     advertise_reconnect_timeout: config.reconnectTimeout,

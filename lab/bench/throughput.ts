@@ -100,7 +100,6 @@ async function measures(cluster: Contender): Promise<Measure[]> {
       { what: `KV writes ${place}`, attempt: () => http("PUT", `kv/bench/${turn++ % 1000}`, "x".repeat(100)) },
       { what: `KV reads ${place}`, attempt: () => http("GET", "kv/bench/read") },
       { what: `lookups, HTTP, ${place}`, attempt: () => http("GET", lookup) },
-      { what: `lookups, HTTP ?cached, ${place}`, attempt: () => http("GET", `${lookup}&cached`) },
       { what: `lookups, DNS, ${place}`, attempt: () => resolver.addresses(host, "web.service.consul") },
     ];
   }

@@ -6,8 +6,8 @@ import { Stream, Tally } from "../load";
 
 // Services and the clients that look them up, for every experiment.
 
-/** How services are looked up: DNS, over HTTP from what the agent knows already, and over HTTP as most clients do. */
-export const ways = ["DNS", "HTTP ?cached", "HTTP"] as const;
+/** How services are looked up. */
+export const ways = ["DNS", "HTTP"] as const;
 export type Way = (typeof ways)[number];
 
 /** For each way what came of it; a lookup that finds nothing has failed. */
@@ -29,9 +29,7 @@ export class Lookers {
   async find(way: Way, { service, at }: Application): Promise<void> {
     const found = await (way === "DNS"
       ? this.resolver.addresses(this.cluster.node(at).address, `${service}.service.consul`)
-      : this.cluster
-          .api(at, null)
-          .get<unknown[]>(`health/service/${service}?passing${way === "HTTP ?cached" ? "&cached" : ""}`));
+      : this.cluster.api(at, null).get<unknown[]>(`health/service/${service}?passing`));
     assert(found.length > 0, `${service} is not found at ${at}`);
   }
 

@@ -35,11 +35,11 @@ export function above(limits: readonly Limit[]): string[] {
 }
 
 /**
- * No lookup may fail over DNS, nor over HTTP where the agent answers from its cache. A plain lookup over HTTP goes to a
- * server, and Consul does not repeat it where that server has just died or has just come back: some may fail then.
- * @param plain the share of plain lookups that may fail
+ * No lookup may fail over DNS, for the agent answers from its cache. A lookup over HTTP goes to a server, and Consul does
+ * not repeat it where that server has just died or has just come back: some may fail then.
+ * @param http the share of lookups over HTTP that may fail
  */
-export function lookupLimits(what: string, of: Lookups, plain: number): Limit[] {
-  const limits = { DNS: 0, "HTTP ?cached": 0, HTTP: Math.floor(of.HTTP.total * plain) };
+export function lookupLimits(what: string, of: Lookups, http: number): Limit[] {
+  const limits = { DNS: 0, HTTP: Math.floor(of.HTTP.total * http) };
   return ways.map((way) => [`${what}: failed lookups, ${way}`, of[way].failed, limits[way]]);
 }

@@ -23,7 +23,7 @@ export interface Cell {
   readonly writeGap?: number;
   /** Operations in the history of reads and writes. */
   readonly history?: number;
-  /** Lookups over DNS and HTTP, and how many of them failed. */
+  /** Lookups over DNS, and how many of them failed. */
   readonly lookups?: number;
   readonly lookupsFailed?: number;
 }
@@ -70,8 +70,8 @@ export async function runCell(
   const stopped = subject.clients.stop();
   const seen = await within(stopped).catch((error: unknown) => oneLine(reason(error)));
   if (typeof seen === "string") return { ...names, ...end, outcome: "failed", said: [end.said, seen].join("; ") };
-  const { dns, http } = seen.lookups;
-  const problems = [seen.broken, dns.failed > 0 ? `${dns.failed} lookups over DNS failed: ${dns.error}` : ""];
+  const { total, failed, error } = seen.lookups;
+  const problems = [seen.broken, failed > 0 ? `${failed} lookups over DNS failed: ${error}` : ""];
   const found = problems.filter((problem) => problem !== "");
   return {
     ...names,
@@ -79,8 +79,8 @@ export async function runCell(
     seconds: Math.round((Date.now() - began) / 1000),
     writeGap: Math.round(seen.writeGap * 100) / 100,
     history: seen.operations,
-    lookups: dns.total + http.total,
-    lookupsFailed: dns.failed + http.failed,
+    lookups: total,
+    lookupsFailed: failed,
   };
 }
 

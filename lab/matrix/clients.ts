@@ -19,8 +19,8 @@ export interface Seen {
   readonly operations: number;
   /** Seconds, the longest time without an acknowledged write. */
   readonly writeGap: number;
-  /** Lookups of a service over DNS and over HTTP. */
-  readonly lookups: Readonly<Record<"dns" | "http", Tally>>;
+  /** Lookups of a service over DNS. */
+  readonly lookups: Tally;
   /** What is wrong with the history, "" for nothing. */
   readonly broken: string;
 }
@@ -36,7 +36,7 @@ export class Clients {
   private running = false;
   private turn = 0;
   private readonly resolver = new Resolver();
-  private readonly streams: Readonly<Record<"dns" | "http", Stream>>;
+  private readonly lookups: Stream;
 
   /**
    * @param service that two agents have
@@ -47,17 +47,10 @@ export class Clients {
     service: string,
     private readonly resting: () => string,
   ) {
-    this.streams = {
-      dns: new Stream(100, async () => {
-        const { address } = this.agent();
-        assert((await this.resolver.addresses(address, `${service}.service.consul`)).length > 0, "not found");
-      }),
-      http: new Stream(100, async () => {
-        const { name } = this.agent();
-        const found = await cluster.api(name, null).get<unknown[]>(`health/service/${service}?passing&cached`);
-        assert(found.length > 0, "not found");
-      }),
-    };
+    this.lookups = new Stream(50, async () => {
+      const { address } = this.agent();
+      assert((await this.resolver.addresses(address, `${service}.service.consul`)).length > 0, "not found");
+    });
     this.resume();
   }
 
@@ -88,10 +81,10 @@ export class Clients {
   async stop(): Promise<Seen> {
     await this.pause();
     this.acknowledged.push(Date.now());
-    const [dns, http] = [await this.streams.dns.stop(), await this.streams.http.stop()];
+    const lookups = await this.lookups.stop();
     this.resolver.close();
     const gaps = this.acknowledged.map((time, i) => time - (this.acknowledged[i - 1] ?? time));
-    return { ...this.checked, writeGap: Math.max(...gaps) / 1000, lookups: { dns, http } };
+    return { ...this.checked, writeGap: Math.max(...gaps) / 1000, lookups };
   }
 
   private key(number: number): string {

@@ -96,7 +96,7 @@ export class Subject {
     }
     for (const name of ["agent-1", "agent-2"]) {
       await eventually("the service is not found", async () => {
-        const found = await cluster.api(name).get<object[]>("health/service/web?passing&cached");
+        const found = await cluster.api(name).get<object[]>("health/service/web?passing");
         if (found.length < 2) throw new Error(`${name} finds ${found.length}`);
       });
     }

@@ -40,6 +40,39 @@ describe("DNS for a service with 200 instances", function () {
     answers.flatMap((answer) => (answer.type === "A" ? [answer.data] : [])).sort();
   const instances = ({ answers }: Reply) => answers.filter(({ type }) => type === "SRV").length;
 
+  it("follows a service that somebody asked for with ?cached before", async () => {
+    const api = cluster.api("agent-1");
+    const asked = Array.from({ length: 400 }, (_, i) => `asked-${i}`);
+    const inTurn = async (work: (service: string, i: number) => Promise<unknown>) => {
+      for (let i = 0; i < asked.length; i += 20) await Promise.all(asked.slice(i, i + 20).map(work));
+    };
+    const register = (Name: string, Address: string) =>
+      api.put("agent/service/register", { ID: `${Name}-${Address}`, Name, Port: 80, Address });
+    const known = async (service: string) => addresses(await ask(agent, `${service}.service.consul`, "A", "tcp"));
+
+    await inTurn((service) => register(service, "10.0.2.1"));
+    await cluster.until("not all are in the catalog", async () => {
+      const services = await api.get<object>("catalog/services?consistent");
+      deepEqual(
+        asked.filter((service) => !(service in services)),
+        [],
+      );
+    });
+    // Some of the clients have given up when the agent has its first answer and begins to follow the service.
+    const url = (service: string) => `${api.address}/v1/health/service/${service}?passing&cached`;
+    await inTurn((service, i) => fetch(url(service), { signal: AbortSignal.timeout(i) }).catch(() => undefined));
+    await inTurn(known);
+    await inTurn((service) => register(service, "10.0.2.2"));
+    let old = asked;
+    await cluster.until("answers are never renewed", async () => {
+      const answers = await Promise.all(
+        old.map(async (service) => ({ service, count: (await known(service)).length })),
+      );
+      old = answers.filter(({ count }) => count < 2).map(({ service }) => service);
+      deepEqual(old, []);
+    });
+  });
+
   it("says over UDP that there are more, with EDNS and without", async () => {
     for (const type of ["A", "SRV"] as const) {
       for (const transport of ["udp", { edns: 1232 }] as const) {
