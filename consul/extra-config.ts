@@ -83,6 +83,7 @@ const keptFromAgents: typeof kept = [["recursors", "consul:agents.recursors"]];
 export const sharedMaps = [
   "dns_config",
   "dns_config.service_ttl",
+  "http_config",
   "limits",
   "node_meta",
   "performance",

@@ -19,6 +19,8 @@ export class Rollout {
   private files = new Map<string, string>();
   /** Node that is being restarted, if any: its own clients have to wait. */
   resting = "";
+  /** Waits until clients have the answers that they asked this agent for: it is about to be restarted. */
+  answered: (agent: string) => Promise<void> = () => Promise.resolve();
   /** Agents of another stack, which has not been updated yet. */
   elsewhere: readonly string[] = [];
   /** How long the gate waits for servers that are not well. */
@@ -203,6 +205,7 @@ export class Rollout {
     if (!this.files.has(name)) return void cluster.start(name);
     if (this.resting === "") await this.ready(gate);
     this.resting = name;
+    await this.answered(name);
     await cluster.restart(name);
     await this.agentIsBack(name);
   }

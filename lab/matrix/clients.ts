@@ -37,6 +37,8 @@ export class Clients {
   private turn = 0;
   private readonly resolver = new Resolver();
   private readonly lookups: Stream;
+  /** Lookups without an answer yet, each with the agent that was asked. */
+  private readonly asked = new Map<Promise<unknown>, string>();
 
   /**
    * @param service that two agents have
@@ -48,10 +50,22 @@ export class Clients {
     private readonly resting: () => string,
   ) {
     this.lookups = new Stream(50, async () => {
-      const { address } = this.agent();
-      assert((await this.resolver.addresses(address, `${service}.service.consul`)).length > 0, "not found");
+      const { name, address } = this.agent();
+      const answer = this.resolver.addresses(address, `${service}.service.consul`);
+      this.asked.set(answer, name);
+      try {
+        assert((await answer).length > 0, "not found");
+      } finally {
+        this.asked.delete(answer);
+      }
     });
     this.resume();
+  }
+
+  /** Waits until an agent has answered every lookup that it was asked for. */
+  async answered(agent: string): Promise<void> {
+    const waiting = [...this.asked].filter(([, name]) => name === agent);
+    await Promise.allSettled(waiting.map(([answer]) => answer));
   }
 
   /** Clients of keys begin, with keys that nobody has used before. */

@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from "child_process";
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "fs";
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { delimiter, join } from "path";
 import { promisify } from "util";
 import * as pulumi from "@pulumi/pulumi";
@@ -11,6 +11,7 @@ import { stackConfig } from "../../local/program";
 import { Cluster, onLoopback } from "../../local/supervisor";
 import { buildTool } from "../../tools/build";
 import { eventually, healthy } from "../healthy";
+import { reason } from "../load";
 import { Rollout } from "../rollout";
 import { Clients } from "./clients";
 
@@ -32,6 +33,8 @@ export const victim = "server-2";
 export const leftBehind = "agent-2";
 /** User that the victim runs as where it has one of its own. */
 export const victimUser = 5002;
+/** `RestartSec=` of consul.service. */
+const unitRestartSeconds = 5;
 /** Consul keeps 64 MiB for each part of its log. */
 const diskMegabytes = 256;
 
@@ -61,6 +64,7 @@ export class Subject {
     this.rollout = new Rollout(cluster);
     this.before = { image: this.rollout.image, consul: cluster.consul };
     this.clients = new Clients(cluster, "web", () => this.rollout.resting);
+    this.rollout.answered = (agent) => this.clients.answered(agent);
     const note = (line: string) => Promise.resolve(void this.warnings.push(line));
     Object.assign(pulumi.log, { warn: note, info: () => Promise.resolve() });
   }
@@ -83,11 +87,12 @@ export class Subject {
     if (smallDisk) mountDisk(dataOf(dir));
     const clock = { ahead: 0 };
     const config = { ...onLoopback(prefix, servers, 2), "consul:version": version };
-    const cluster = new Cluster({
+    const cluster: Cluster = new Cluster({
       dir,
       binary,
       config,
       now: () => new Date(Date.now() + clock.ahead),
+      onCrash: (reason) => restarted(cluster, reason),
     });
     made(cluster);
     for (const step of cluster.steps()) await step.run(() => undefined);
@@ -111,12 +116,23 @@ export class Subject {
     this.settings = { ...this.settings, ...change };
   }
 
-  /** `pulumi up --refresh` with the settings from before the change: it makes the machines that are missing. */
+  /**
+   * `pulumi up --refresh` with the settings from before the change: it makes the machines that are missing. Servers that
+   * left because the change takes them away are started first, where it says so.
+   */
   async refresh(): Promise<void> {
     const { rollout, cluster, settings } = this;
     [rollout.image, cluster.consul] = [this.before.image, this.before.consul];
+    const before = Object.fromEntries(Object.keys(this.change).map((key) => [key, settings[key]]));
     rollout.refresh();
-    await rollout.up(Object.fromEntries(Object.keys(this.change).map((key) => [key, settings[key]])));
+    await rollout.up(before).catch(async (error: unknown) => {
+      const stopped = [...reason(error).matchAll(/StartInstance --InstanceId i-([\w-]+)/g)].map(
+        ([, name = ""]) => name,
+      );
+      if (stopped.length === 0) throw error;
+      stopped.forEach((name) => cluster.start(name));
+      await rollout.up(before);
+    });
   }
 
   servers(count: number): Record<string, string> {
@@ -228,6 +244,16 @@ export class Subject {
   dataOf(server: string): string {
     return dataOf(this.cluster.dir, server);
   }
+}
+
+/** As the unit's `Restart=` does. A server that has left ends well, and its unit was stopped at once. */
+function restarted(cluster: Cluster, how: string): void {
+  const [name = ""] = how.split(" ");
+  if (how.includes("ended with status 0")) return;
+  setTimeout(() => {
+    // It may be started already, or its machine be gone.
+    if (cluster.pid(name) === undefined && existsSync(join(cluster.dir, name))) cluster.start(name);
+  }, unitRestartSeconds * 1000).unref();
 }
 
 function dataOf(dir: string, server = victim): string {

@@ -80,6 +80,7 @@ const open = [
   "dns_config.only_passing",
   "dns_config.service_ttl.*",
   "dns_config.use_cache",
+  "http_config.use_cache",
   "limits.http_max_conns_per_client",
   "retry_interval",
   "use_streaming_backend",
