@@ -22,7 +22,7 @@ export function first<T>(values: readonly T[], index = 0): T {
 }
 
 /** Tries until it works. Nodes may end meanwhile, which the cluster's own `until` takes for a failure. */
-export function eventually<T>(problem: string, attempt: () => Promise<T>, seconds = 60): Promise<T> {
+export function eventually<T>(problem: string, attempt: () => Promise<T>, seconds = 120): Promise<T> {
   const deadline = Date.now() + seconds * 1000;
   return untilDone(attempt, (last) => {
     if (Date.now() < deadline) return undefined;

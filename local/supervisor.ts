@@ -323,7 +323,7 @@ export class Cluster {
    * Tries until it works.
    * @throws where a node ended meanwhile, or the time is over: what was waited for, and the last problem
    */
-  until<T>(problem: string, attempt: () => Promise<T>, seconds = 60): Promise<T> {
+  until<T>(problem: string, attempt: () => Promise<T>, seconds = 120): Promise<T> {
     const deadline = Date.now() + seconds * 1000;
     const before = this.running.names;
     return untilDone(attempt, (last) => {

@@ -94,14 +94,14 @@ describe("extra configuration of a real cluster", function () {
   });
 
   it("is checked by the same command as on a machine, which says what Consul refuses", async () => {
-    await validate({ data_dir: "/tmp/x", server: false, gossip_lan: { gossip_nodes: 4 } });
-    await rejects(validate({ data_dir: "/tmp/x", limits: { rpc_rate: "many" } }), /rpc_rate/);
+    await validate({ data_dir: directory, server: false, gossip_lan: { gossip_nodes: 4 } });
+    await rejects(validate({ data_dir: directory, limits: { rpc_rate: "many" } }), /rpc_rate/);
   });
 
   it("has no key that Consul does not have: consul/extra-config.ts names those that it has", async () => {
     const all = Object.fromEntries(consulKeys.map((key) => [key, null]));
-    await validate({ ...all, data_dir: "/tmp/x" });
-    await rejects(validate({ ...all, data_dir: "/tmp/x", dns_confg: null }), (error: { stderr: string }) => {
+    await validate({ ...all, data_dir: directory });
+    await rejects(validate({ ...all, data_dir: directory, dns_confg: null }), (error: { stderr: string }) => {
       match(error.stderr, /invalid config key dns_confg/);
       return true;
     });
