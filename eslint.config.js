@@ -11,6 +11,7 @@ const short = [
   "lab/**",
   "operate/**",
   "policy/**",
+  "site/**",
   "tools/**",
 ];
 

@@ -4,12 +4,13 @@ import { parse } from "yaml";
 import { jsonSchema } from "../settings";
 import { Json, listSettings, Setting, stackFileSchema, withDefaults } from "../settings/json-schema";
 import { programDir } from "./program";
+import { descriptionInChinese, kindInChinese } from "./settings-chinese";
 
-// What is made from the settings' own schema, and committed: docs/settings.md's tables and the schema for editors.
+// What is made from the settings' own schema, and committed: docs/settings.md's tables, in both languages, and the schema for editors.
 
 /** The files, below the program's directory. */
 export const schemaFile = "settings/stack-file.schema.json";
-export const tablesFile = "docs/settings.md";
+export const tablesFiles = { en: "docs/settings.md", zh: "docs/zh/settings.md" } as const;
 
 interface Project {
   readonly config: Readonly<Record<string, { readonly default?: unknown; readonly description?: string }>>;
@@ -29,10 +30,35 @@ export function schemaText(): Promise<string> {
   return formatted(JSON.stringify(stackFileSchema(settings())), schemaFile);
 }
 
-/** docs/settings.md with its tables made anew. */
-export function tablesText(): Promise<string> {
-  const document = readFileSync(join(programDir, tablesFile), "utf8");
-  return formatted(withTables(document, listSettings(settings())), tablesFile);
+/** The words of the tables, in each language of the document. */
+interface Words {
+  readonly head: string;
+  readonly required: string;
+  readonly none: string;
+  readonly kind: (kind: string) => string;
+  readonly meaning: (setting: Setting) => string;
+}
+const words: Readonly<Record<keyof typeof tablesFiles, Words>> = {
+  en: {
+    head: "| key | default | value | meaning |",
+    required: "required",
+    none: "none",
+    kind: (kind) => kind,
+    meaning: ({ schema }) => schema.description ?? "",
+  },
+  zh: {
+    head: "| 键 | 默认值 | 值 | 含义 |",
+    required: "必填",
+    none: "无",
+    kind: kindInChinese,
+    meaning: ({ key, platform }) => descriptionInChinese(key, platform),
+  },
+};
+
+/** docs/settings.md, or its twin in Chinese, with its tables made anew. */
+export function tablesText(language: keyof typeof tablesFiles): Promise<string> {
+  const document = readFileSync(join(programDir, tablesFiles[language]), "utf8");
+  return formatted(withTables(document, listSettings(settings()), words[language]), tablesFiles[language]);
 }
 
 /**
@@ -41,7 +67,7 @@ export function tablesText(): Promise<string> {
  * that are no blocks.
  * @throws Error where a setting is in no table or in two, or a mark names what is not there
  */
-export function withTables(document: string, settings: readonly Setting[]): string {
+export function withTables(document: string, settings: readonly Setting[], of: Words = words.en): string {
   const left = new Set(settings);
   const made = document.replace(
     /(<!-- settings: ([^>]+) -->\n)[\s\S]*?(<!-- \/settings -->)/g,
@@ -50,9 +76,9 @@ export function withTables(document: string, settings: readonly Setting[]): stri
         const found = settings.filter((setting) => left.has(setting) && blockOf(setting) === block);
         if (found.length === 0) throw new Error(`docs/settings.md: no settings are left for ${block}`);
         for (const setting of found) left.delete(setting);
-        return found.map(row);
+        return found.map((setting) => row(setting, of));
       });
-      return [begin, "| key | default | value | meaning |", "| --- | --- | --- | --- |", ...rows, "", end].join("\n");
+      return [begin, of.head, "| --- | --- | --- | --- |", ...rows, "", end].join("\n");
     },
   );
   if (left.size === 0) return made;
@@ -65,16 +91,28 @@ function blockOf({ key, platform }: Setting): string {
   return platform === undefined ? block : `${block} ${platform}`;
 }
 
-function row({ key, required, schema }: Setting): string {
+function row(setting: Setting, of: Words): string {
+  const { key, required, schema } = setting;
   const { default: fallback = "" } = schema;
   const shown = typeof fallback === "string" ? fallback : JSON.stringify(fallback);
   const cells = [
     `\`${key}\``,
-    required ? "required" : shown === "" ? "none" : `\`${shown}\``,
-    kindOf(schema),
-    schema.description ?? "",
+    required ? of.required : shown === "" ? of.none : `\`${shown}\``,
+    of.kind(kindOf(schema)),
+    linked(of.meaning(setting)),
   ];
   return `| ${cells.map((cell) => cell.replaceAll("|", "\\|").replaceAll("<", "\\<")).join(" | ")} |`;
+}
+
+/** The words of a description as Markdown: documents are links, and outside of code an underscore is itself. */
+function linked(meaning: string): string {
+  return meaning
+    .split(/(`[^`]*`)/)
+    .map((part, i) => {
+      if (i % 2 === 1) return part;
+      return part.replaceAll("_", "\\_").replace(/\bdocs\/([\w-]+\.md)(#[\p{L}\p{N}-]+)?/gu, "[$1]($1$2)");
+    })
+    .join("");
 }
 
 /** What may stand there, in a few words. */

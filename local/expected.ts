@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "fs";
 import { join } from "path";
 import { stableJson } from "../consul/node";
 import { defineTask } from "./command";
-import { schemaFile, schemaText, tablesFile, tablesText } from "./expected-settings";
+import { schemaFile, schemaText, tablesFiles, tablesText } from "./expected-settings";
 import { environments, runFixture } from "./fixtures";
 import { programDir, ProgramRun, Registered } from "./program";
 
@@ -57,13 +57,14 @@ export const task = defineTask({
   name: "expected",
   usage: "",
   about: `writes test/expected/ anew, what the program makes of each stack file, and what is made from the settings:
-the tables of ${tablesFile} and the schema for editors, ${schemaFile}`,
+the tables of ${tablesFiles.en}, in Chinese too, and the schema for editors, ${schemaFile}`,
   after: `Commit the files with the change that makes them differ: their difference is for the reviewer. \`npm run preview\` and the
 tests compare with them.`,
   flags: {},
   run: async ({ write }) => {
     for (const [file, text] of [
-      [tablesFile, await tablesText()],
+      [tablesFiles.en, await tablesText("en")],
+      [tablesFiles.zh, await tablesText("zh")],
       [schemaFile, await schemaText()],
     ] as const) {
       writeFileSync(join(programDir, file), text);

@@ -19,20 +19,20 @@ function isInstalled(directory = root) {
   }
 }
 
-/** Installs the packages of the lockfile, unless they are there. Ends the process where that fails. */
-function setUp() {
+/** Installs the packages of a directory's lockfile, unless they are there. Ends the process where that fails. */
+function setUp(directory = root) {
   const [major, minor] = process.versions.node.split(".").map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
     console.error(`Node ${process.versions.node} is too old: install Node >= 20.19`);
     process.exit(1);
   }
-  if (isInstalled()) return;
+  if (isInstalled(directory)) return;
   console.error("Installing packages with npm ci, only until package-lock.json changes…");
   const npm = process.env.npm_execpath ? [process.execPath, process.env.npm_execpath] : ["npm"];
   // No scripts of packages: none is needed here, and some would fetch plugins that only `pulumi up` uses.
   // Its messages are shown even under `npm start --silent`.
   const args = [...npm.slice(1), "ci", "--ignore-scripts", "--loglevel=notice"];
-  const { status, error } = spawnSync(npm[0], args, { cwd: root, stdio: ["ignore", 2, 2] });
+  const { status, error } = spawnSync(npm[0], args, { cwd: directory, stdio: ["ignore", 2, 2] });
   if (status === 0) return;
   console.error(
     `npm ci failed${error ? ` (${error.message})` : ""}: see above; a registry that npm can reach is needed`,

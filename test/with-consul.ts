@@ -6,6 +6,7 @@ import { dirname, join, resolve } from "path";
 import { refusedRelease } from "../consul/releases";
 import { defineTask, Misuse } from "../local/command";
 import { versionOf } from "../local/consul-binary";
+import { tablesFiles } from "../local/expected-settings";
 import { pinnedVersion, programDir } from "../local/program";
 
 const levels: Readonly<Record<string, readonly string[]>> = {
@@ -45,8 +46,8 @@ function copyWith(version: string): string {
   const replace = (file: string, text: string, by: string) =>
     writeFileSync(join(copy, file), readFileSync(join(copy, file), "utf8").replace(text, by));
   replace("Pulumi.yaml", `default: ${pinnedVersion}\n`, `default: ${version}\n`);
-  // A test compares the table of settings with the default.
-  replace("docs/settings.md", `\`${pinnedVersion}\``, `\`${version}\``);
+  // A test compares the tables of settings with the default.
+  for (const file of Object.values(tablesFiles)) replace(file, `\`${pinnedVersion}\``, `\`${version}\``);
   return copy;
 }
 

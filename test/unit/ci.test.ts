@@ -113,6 +113,21 @@ describe("the pipelines", () => {
     }
   });
 
+  it("make the site for each request, and publish it from the main branch, where somebody said where it is", () => {
+    const jobsOf = (file: string) => workflows.find((one) => one.file === file)?.workflow.jobs ?? {};
+    ok(jobsOf("preview.yml").offline?.steps?.some(({ run }) => run === "npm run site"));
+    ok(gitlab.offline?.script?.includes("npm run site"));
+    deepEqual(workflows.find(({ file }) => file === "site.yml")?.workflow.on, { push: { branches: ["main"] } });
+    equal(jobsOf("site.yml").build?.if, "vars.SITE_BASE != ''");
+    const command =
+      /^npm run site -- --base "\$SITE_BASE" --sources "\$(SOURCES|CI_PROJECT_URL\/-\/blob\/\$CI_COMMIT_SHA)"$/;
+    ok(jobsOf("site.yml").build?.steps?.some(({ run }) => command.test(run ?? "")));
+    match(gitlab.pages?.script?.[0] ?? "", command);
+    deepEqual(gitlab.pages?.rules, [
+      { if: '$CI_PIPELINE_SOURCE != "schedule" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $SITE_BASE' },
+    ]);
+  });
+
   describe("make a release of what CHANGELOG.md says", () => {
     let directory: string;
     const { version } = JSON.parse(readFileSync(join(programDir, "package.json"), "utf8")) as { version: string };
@@ -162,13 +177,14 @@ describe("the pipelines", () => {
 });
 
 describe("the workflows on GitHub", () => {
-  it("are there: a preview of requests, a deployment of what is merged, what looks after it, and a release of what is tagged", () => {
+  it("are there: a preview of requests, a deployment of what is merged, what looks after it, a release, and the documents", () => {
     deepEqual(workflows.map(({ file }) => file).sort(), [
       "deploy-stack.yml",
       "deploy.yml",
       "maintain.yml",
       "preview.yml",
       "release.yml",
+      "site.yml",
     ]);
   });
 
@@ -189,6 +205,7 @@ describe("the workflows on GitHub", () => {
       "contents: read",
       "contents: write",
       "id-token: write",
+      "pages: write",
       "pull-requests: read",
       "pull-requests: write",
     ];
@@ -201,6 +218,11 @@ describe("the workflows on GitHub", () => {
     }
     const publishers = jobs.filter(({ job }) => job.permissions?.contents === "write").map(({ id }) => id);
     deepEqual(publishers, ["release.yml: release"]);
+    const sites = jobs.filter(({ job }) => job.permissions?.pages === "write");
+    deepEqual(
+      sites.map(({ id, job }) => [id, job.permissions, job.environment, job.needs]),
+      [["site.yml: deploy", { pages: "write", "id-token": "write" }, "github-pages", "build"]],
+    );
     const writers = jobs.filter(({ job }) => job.permissions?.["pull-requests"] === "write").map(({ id }) => id);
     deepEqual(writers, ["preview.yml: preview"]);
   });

@@ -155,9 +155,12 @@ describe("the documents", () => {
       return {
         headings: [...text.matchAll(/^(#+) /gm)].map(([, level]) => level),
         commands: [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block),
-        // Each names the other one first.
+        // Each names the other one first, and links to documents of its language; translations.test.ts looks at headings.
         links: [...text.matchAll(/\]\(([^)]+)\)/g)].map(([, link = ""]) =>
-          link.replace("README.zh-CN.md", "README.md").replace(".zh-CN.svg", ".svg"),
+          link
+            .replace("README.zh-CN.md", "README.md")
+            .replace(".zh-CN.svg", ".svg")
+            .replace(/^docs\/(?:zh\/)?([^#]*).*$/, "docs/$1"),
         ),
         tables: rows(text).map(([first]) => codes(first)),
       };
@@ -174,6 +177,7 @@ describe("documents and comments", () => {
       "Pulumi.yaml",
       // A test compares its tables with Pulumi.yaml.
       "docs/settings.md",
+      "docs/zh/settings.md",
       // What was done with which version, and which is the last one of its line, stays true.
       "docs/facts/consul.md",
       "docs/zh/facts/consul.md",

@@ -9,10 +9,11 @@ import {
   projectSettings,
   schemaFile,
   schemaText,
-  tablesFile,
+  tablesFiles,
   tablesText,
   withTables,
 } from "../../local/expected-settings";
+import { chineseDescriptions, descriptionInChinese, kindInChinese } from "../../local/settings-chinese";
 import { programDir } from "../../local/program";
 import { jsonSchema, loadSettings, parseSettings, SettingsError } from "../../settings";
 import { Json, listSettings } from "../../settings/json-schema";
@@ -40,7 +41,7 @@ function said(change: (file: StackFile) => void): string {
 describe("what is made from the settings' schema", () => {
   it("is committed as it is made: npm run expected renews it", async () => {
     equal(read(schemaFile), await schemaText());
-    equal(read(tablesFile), await tablesText());
+    for (const language of ["en", "zh"] as const) equal(read(tablesFiles[language]), await tablesText(language));
   });
 
   it("says of each setting, and of each block, what it means", () => {
@@ -59,8 +60,36 @@ describe("what is made from the settings' schema", () => {
     ok(listSettings(jsonSchema()).length > 120);
   });
 
+  it("says it in Chinese too, with the same code and figures, and of nothing else", () => {
+    const left = new Set(Object.keys(chineseDescriptions));
+    for (const { key, platform, schema } of listSettings(jsonSchema())) {
+      const chinese = descriptionInChinese(key, platform);
+      match(chinese, /\p{Script=Han}/u, key);
+      deepEqual(codes(chinese).sort(), codes(schema.description).sort(), key);
+      const figures = (text = ""): string[] => text.replace(/#\S+/g, "").match(/\d+(?:[.,]\d+)*/g) ?? [];
+      deepEqual(
+        figures(schema.description).filter((figure) => !figures(chinese).includes(figure)),
+        [],
+        key,
+      );
+      left.delete(key);
+      left.delete(`${key} ${platform ?? ""}`);
+    }
+    deepEqual([...left], []);
+    throws(() => descriptionInChinese("gate.nothing", undefined), /has no description of gate\.nothing$/);
+    equal(kindInChinese("list: 1 to 12 days, at least 2"), "列表：1 到 12 天，至少 2 个");
+    throws(() => kindInChinese("some words"), /has no word for "some words"$/);
+    throws(() => kindInChinese("1 to 2 parsecs"), /has no word for/);
+  });
+
+  it("has documents as links, and underscores as they are", () => {
+    const table = new Map(rows(read(tablesFiles.en)).map(([key = "", ...cells]) => [codes(key)[0], cells]));
+    match(table.get("version")?.[2] ?? "", /\[settings\.md\]\(settings\.md#which-version\)/);
+    match(table.get("downloadMirror")?.[2] ?? "", /consul\\_\\<version>\\_linux\\_/);
+  });
+
   it("has units and ranges of numbers, and choices, in the tables", () => {
-    const table = new Map(rows(read(tablesFile)).map(([key = "", ...cells]) => [codes(key)[0], cells]));
+    const table = new Map(rows(read(tablesFiles.en)).map(([key = "", ...cells]) => [codes(key)[0], cells]));
     deepEqual(table.get("gate.waitMinutes")?.slice(0, 2), ["`10`", "1 to 240 minutes"]);
     deepEqual(table.get("servers.dataDisk.size")?.slice(0, 2), ["`100`", "20 to 32768 GiB"]);
     deepEqual(table.get("servers.vpcId")?.slice(0, 2), ["required", "vpc-…"]);

@@ -2,7 +2,7 @@ import { deepEqual, ok } from "assert/strict";
 import { existsSync, readFileSync } from "fs";
 import { dirname, join, relative } from "path";
 import { programDir } from "../../local/program";
-import { codes, documents, rows } from "../documents";
+import { codes, documents, rows, untranslated } from "../documents";
 
 // Each document of docs/ has a twin in Chinese in docs/zh/, under the same name, and the README in Japanese too. Words
 // are a translator's; what a reader types, looks up or counts on is the same in all languages, section by section.
@@ -14,9 +14,6 @@ const twins = (document: string): string[] =>
   document === "README.md" ? ["README.zh-CN.md", "README.ja.md"] : [document.replace(/^docs\//, "docs/zh/")];
 /** The English document of a document in any language. */
 const english = (document: string) => document.replace(/^docs\/zh\//, "docs/").replace(/^README\..*\.md$/, "README.md");
-
-/** What nobody has translated yet: most of each is a table that a command makes. */
-const notYet = ["docs/zh/faults.md", "docs/zh/settings.md"];
 
 const originals = documents.filter((name) => /^(README|docs\/(?!zh\/).*)\.md$/.test(name));
 
@@ -76,11 +73,25 @@ describe("documents in other languages", () => {
     ok(originals.length > 15);
     deepEqual(
       originals.flatMap(twins).filter((twin) => !existsSync(join(programDir, twin))),
-      notYet,
+      untranslated,
     );
     const named = new Set([...originals, ...originals.flatMap(twins)]);
     const others = documents.filter((name) => /^(README|docs\/)/.test(name) && !named.has(name));
     deepEqual(others, [], "without an English original");
+  });
+
+  it("in Chinese link to documents in Chinese", () => {
+    const chinese = documents.filter((name) => name === "README.zh-CN.md" || name.startsWith("docs/zh/"));
+    const wrong = chinese.flatMap((document) =>
+      [...read(document).matchAll(/\]\(([^)\s#:]+\.md)/g)]
+        .map(([, link = ""]) => relative(".", join(dirname(document), link)))
+        // The README begins with a link to the other language.
+        .filter((file) => file !== "README.md" && originals.includes(file))
+        .filter((file) => twins(file).some((twin) => existsSync(join(programDir, twin))))
+        .map((file) => `${document}: ${file}`),
+    );
+    ok(chinese.length > 15);
+    deepEqual(wrong, []);
   });
 
   for (const original of originals) {
