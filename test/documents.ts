@@ -16,9 +16,6 @@ export const documents = [
   "tools/README.md",
 ].sort();
 
-/** What nobody has translated yet: most of each is a table that a command makes. */
-export const untranslated = ["docs/zh/faults.md"];
-
 /** The beginning of a command within a sentence. */
 const program = /^(aliyun|consul|curl|docker|journalctl|kubectl|node|npm|npx|pulumi|systemctl) /;
 

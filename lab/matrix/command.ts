@@ -4,10 +4,12 @@ import { aligned, Flags, Misuse, untilInterrupted } from "../../local/command";
 import { programDir } from "../../local/program";
 import { buildTool } from "../../tools/build";
 import { chosen } from "../chosen";
+import type { Cell } from "./cell";
+import { chinese } from "./chinese";
 import { faults } from "./faults";
 import { Matrix, nameOf, Place, places } from "./matrix";
 import { operations } from "./operations";
-import { details, writeCells } from "./table";
+import { details, readCells, writeCells } from "./table";
 
 const words = (catalogue: object) => Object.keys(catalogue).join(", ");
 
@@ -17,8 +19,8 @@ export const matrixHelp = `npm run drill -- matrix   every operation with every 
   operations   ${words(operations).replace(", more", ",\n               more")}
   faults       ${words(faults).replace(", clock", ",\n               clock")}
 
-It writes what came of it to docs/faults.md, cell by cell. Faults of the network and of disks need root on Linux. The
-files of a cell that failed stay in .local/matrix.`;
+It writes what came of it to docs/faults.md and docs/zh/faults.md, cell by cell. Faults of the network and of disks need
+root on Linux. The files of a cell that failed stay in .local/matrix.`;
 
 /** Its options. */
 export const matrixFlags = {
@@ -34,11 +36,10 @@ export async function runMatrix(flags: Readonly<Record<keyof typeof matrixFlags,
   if (!Number.isInteger(jobs) || jobs < 1 || jobs > 50) throw new Misuse("--jobs: a number of cells from 1 to 50");
   await buildTool("porcupine", (line) => console.error(line)); // once, and not in each cell
   const matrix = new Matrix(join(programDir, ".local", "matrix"), "127.90", (line) => console.error(line));
-  const file = join(programDir, "docs", "faults.md");
   const cells = await untilInterrupted(matrix, () =>
     matrix.run(wanted, jobs, (cell) => {
       console.error(`${nameOf(cell)}: ${cell.outcome} ${cell.said}`);
-      if (!flags.json) writeFileSync(file, writeCells(readFileSync(file, "utf8"), [cell]));
+      if (!flags.json) writeDocuments([cell]);
     }),
   );
   if (typeof cells === "string") {
@@ -53,6 +54,21 @@ export async function runMatrix(flags: Readonly<Record<keyof typeof matrixFlags,
     console.log(failed === 0 ? "\nNo cell failed" : `\n${failed} of ${cells.length} cells failed`);
   }
   return failed === 0 ? 0 : 1;
+}
+
+const file = join(programDir, "docs/faults.md");
+const chineseFile = join(programDir, "docs/zh/faults.md");
+
+/** docs/zh/faults.md with the table that docs/faults.md has. */
+export function chineseText(): string {
+  const cells = [...readCells(readFileSync(file, "utf8")).values()];
+  return writeCells(readFileSync(chineseFile, "utf8"), cells, chinese);
+}
+
+/** Writes cells into both documents. */
+export function writeDocuments(cells: readonly Cell[]): void {
+  writeFileSync(file, writeCells(readFileSync(file, "utf8"), cells));
+  writeFileSync(chineseFile, chineseText());
 }
 
 const list = (text: string) => text.split(",").filter((name) => name !== "");

@@ -7,7 +7,20 @@ import { operations } from "./operations";
 
 const marks = ["<!-- `npm run drill -- matrix` writes from here -->", "<!-- to here -->"] as const;
 
-const words: Readonly<Record<Cell["outcome"], string>> = {
+/** The words of the table in one language. */
+export interface Words {
+  readonly outcomes: Readonly<Record<Cell["outcome"], string>>;
+  readonly columns: readonly string[];
+  readonly operation: (name: string) => { readonly title: string; readonly means: string };
+  readonly fault: (name: string) => string;
+  /** What a cell says, besides its figures. */
+  readonly said: (cell: Cell) => string;
+  readonly lookups: (failed: number, total: number) => string;
+  /** Ends a sentence. */
+  readonly end: string;
+}
+
+const words: Words["outcomes"] = {
   done: "done",
   stopped: "stopped, then done",
   unfit: "–",
@@ -16,6 +29,16 @@ const words: Readonly<Record<Cell["outcome"], string>> = {
 };
 
 const columns = ["fault", "outcome", "took", "longest time without a write", "history", "lookups failed", "what was said"]; // prettier-ignore
+
+const english: Words = {
+  outcomes: words,
+  columns,
+  operation: (name) => operations[name] ?? { title: name, means: "" },
+  fault: (name) => faults[name]?.title ?? name,
+  said: ({ said }) => said,
+  lookups: (failed, total) => `${failed} of ${total}`,
+  end: ".",
+};
 
 /** The cells that a document has. A place without a cell was not run. */
 export function readCells(text: string): ReadonlyMap<string, Cell> {
@@ -52,34 +75,37 @@ function readRow(operation: string, line: string): Cell | undefined {
 }
 
 /** A document with these cells in the place of those that it has. @throws where it has no marks */
-export function writeCells(text: string, cells: readonly Cell[]): string {
+export function writeCells(text: string, cells: readonly Cell[], of: Words = english): string {
   const all = new Map([...readCells(text), ...cells.map((cell) => [nameOf(cell), cell] as const)]);
   const at = (place: Place): Cell => all.get(nameOf(place)) ?? { ...place, outcome: "not run", said: "" };
   const [before, , after] = between(text);
-  const sections = Object.entries(operations).map(([operation, { title, means }]) => {
+  const sections = Object.keys(operations).map((operation) => {
     const row = places.filter((place) => place.operation === operation).map(at);
-    return [`### ${title}`, sentence(means), table([columns, ...row.map(details)])].join("\n\n");
+    const { title, means } = of.operation(operation);
+    const rows = row.map((cell) => details(cell, of));
+    return [`### ${title}`, sentence(means) + of.end, table([of.columns, ...rows])].join("\n\n");
   });
-  return [before, marks[0], "", overview(at), "", sections.join("\n\n"), "", marks[1], after].join("\n");
+  return [before, marks[0], "", overview(at, of), "", sections.join("\n\n"), "", marks[1], after].join("\n");
 }
 
 /** What came of each operation with each fault, a row for each fault: there are fewer operations than fit a screen. */
-export function overview(at: (place: Place) => Cell): string {
-  const head = ["", ...Object.values(operations).map(({ title }) => title)];
-  const rows = Object.entries(faults).map(([fault, { title }]) => [
-    title,
-    ...Object.keys(operations).map((operation) => words[at({ operation, fault }).outcome]),
+export function overview(at: (place: Place) => Cell, of: Words = english): string {
+  const head = ["", ...Object.keys(operations).map((operation) => of.operation(operation).title)];
+  const rows = Object.keys(faults).map((fault) => [
+    of.fault(fault),
+    ...Object.keys(operations).map((operation) => of.outcomes[at({ operation, fault }).outcome]),
   ]);
   return table([head, ...rows]);
 }
 
 /** One line for a cell. */
-export function details({ fault, outcome, said, ...figures }: Cell): string[] {
-  const { seconds, writeGap, history, lookups, lookupsFailed } = figures;
-  const of = (value: number | undefined, unit = "") => (value === undefined ? "" : `${value}${unit}`);
-  const failed = lookups === undefined ? "" : `${lookupsFailed ?? 0} of ${lookups}`;
-  const title = faults[fault]?.title ?? fault;
-  return [title, words[outcome], of(seconds, " s"), of(writeGap, " s"), of(history), failed, said.replaceAll("|", "\\|")]; // prettier-ignore
+export function details(cell: Cell, of: Words = english): string[] {
+  const { seconds, writeGap, history, lookups, lookupsFailed } = cell;
+  const figure = (value: number | undefined, unit = "") => (value === undefined ? "" : `${value}${unit}`);
+  const failed = lookups === undefined ? "" : of.lookups(lookupsFailed ?? 0, lookups);
+  const told = of.said(cell).replaceAll("|", "\\|");
+  const figures = [figure(seconds, " s"), figure(writeGap, " s"), figure(history), failed];
+  return [of.fault(cell.fault), of.outcomes[cell.outcome], ...figures, told];
 }
 
 function between(text: string): [string, string, string] {
@@ -92,13 +118,17 @@ function between(text: string): [string, string, string] {
 
 /** As Prettier has it. */
 function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, i) => Math.max(3, ...rows.map((row) => (row[i] ?? "").length)));
-  const line = (row: readonly string[]) => `| ${row.map((part, i) => part.padEnd(widths[i] ?? 0)).join(" | ")} |`;
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(3, ...rows.map((row) => widthOf(row[i] ?? ""))));
+  const padded = (part: string, width = 0) => part + " ".repeat(width - widthOf(part));
+  const line = (row: readonly string[]) => `| ${row.map((part, i) => padded(part, widths[i])).join(" | ")} |`;
   const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;
   const [head = [], ...others] = rows;
   return [line(head), rule, ...others.map(line)].join("\n");
 }
 
+/** Chinese characters are two columns wide. */
+const widthOf = (text: string) => text.length + (text.match(/[\u2e80-\u9fff\uff00-\uff60]/g)?.length ?? 0);
+
 function sentence(text: string): string {
-  return `${text.startsWith("`") ? text : text.charAt(0).toUpperCase() + text.slice(1)}.`;
+  return text.startsWith("`") ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
