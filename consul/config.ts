@@ -4,7 +4,7 @@ import { ConsulFile, ConsulNode, NodeLayout, stableJson } from "./node";
 import { digest, uuid } from "./secrets";
 
 /** Consul's ports as this program uses them; -1 in the configuration closes what is not listed here. */
-export const ports = { rpc: 8300, gossip: 8301, http: 8500, https: 8501, dns: 8600 } as const;
+export const ports = { rpc: 8300, gossip: 8301, http: 8500, https: 8501, grpc: 8503, dns: 8600 } as const;
 
 /** What every node of a datacenter has in common. */
 export interface DatacenterConfig {
@@ -26,6 +26,8 @@ export interface ServerConfig extends DatacenterConfig {
   readonly serverCount: number;
   /** Serve the web interface (over HTTPS). */
   readonly ui: boolean;
+  /** Whether gRPC is open, with TLS: for what finds servers by it, such as HashiCorp's catalog sync. */
+  readonly grpc: boolean;
   /** Servers of a hand-made cluster to join first; see docs/migration.md. */
   readonly joinFirst?: readonly string[];
   /** Whether RPC has to be TLS: demanded, unless it is said to be used but not demanded, or offered and not used. */
@@ -159,7 +161,14 @@ export function serverPublicFiles(config: ServerConfig, ca: CaBundle, layout: No
     server: true,
     bootstrap_expect: config.serverCount,
     addresses: { http: config.localAddress, dns: config.localAddress },
-    ports: { http: ports.http, https: ports.https, dns: ports.dns, grpc: -1, grpc_tls: -1, serf_wan: -1 },
+    ports: {
+      http: ports.http,
+      https: ports.https,
+      dns: ports.dns,
+      grpc: -1,
+      grpc_tls: config.grpc ? ports.grpc : -1,
+      serf_wan: -1,
+    },
     // A server that stops keeps its place in raft; a restart must not look like a departure.
     leave_on_terminate: false,
     skip_leave_on_interrupt: true,
@@ -189,6 +198,7 @@ export function serverPublicFiles(config: ServerConfig, ca: CaBundle, layout: No
       internal_rpc: { verify_server_hostname: config.tls !== "offer" },
       // People and probes come with a token, not with a client certificate.
       https: { verify_incoming: false },
+      ...(config.grpc ? { grpc: { verify_incoming: false } } : {}),
     },
     ui_config: { enabled: config.ui },
   };

@@ -63,6 +63,7 @@ export const chineseDescriptions: Readonly<Record<string, string>> = {
   "servers.keyName": "SSH 密钥对；没有它谁也登录不了，而且无论有没有，都没有规则开放 22 端口",
   "servers.tags": "机器、磁盘、安全组和 bucket 的标签",
   "servers.ui ecs": "HTTPS 上的网页界面，供 `servers.allowedCidrs.api` 访问",
+  "servers.grpc": "8503 上带 TLS 的 gRPC，供能访问 8501 的使用：HashiCorp 的目录同步需要它（docs/applications.md）",
   "servers.extraConfig": "最后合并进每台 server 的配置，见 docs/operations.md；以明文保存：不要放机密",
   "servers.protect": "拒绝替换或删除机器、磁盘和 CA 密钥；不给值时在 `prod` 里打开，在别处关闭",
   "servers.platform kubernetes": "server 在哪里运行：这里是一个 StatefulSet 的 pod",

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { extraConfig } from "./extra-config";
 import { cidrContains, firstAndLast, toNumber } from "./ip";
 import { rule } from "./mistakes";
-import { cidr, cidrs, cloudId, flag, ipv4, label, oneOf, serverNodes, text, textMap, whole } from "./values";
+import { cidr, cidrs, cloudId, flag, grpc, ipv4, label, oneOf, serverNodes, text, textMap, whole } from "./values";
 
 const diskCategory = oneOf("cloud_essd", "cloud_auto", "cloud_essd_entry").default("cloud_essd");
 
@@ -106,6 +106,7 @@ const block = z.strictObject({
     .describe("SSH key pair; without one nobody can log in, and no rule opens port 22 either way"),
   tags: tags.default({}).describe("tags of machines, disks, security group and bucket"),
   ui: flag.default(false).describe("web interface over HTTPS, for `servers.allowedCidrs.api`"),
+  grpc,
   extraConfig: extraConfig("server"),
   protect: flag
     .optional()

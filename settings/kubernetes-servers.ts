@@ -4,6 +4,7 @@ import { rule } from "./mistakes";
 import {
   cidrs,
   flag,
+  grpc,
   image,
   oneOf,
   podMarks,
@@ -102,6 +103,7 @@ export const kubernetesServers = z.strictObject({
     .optional()
     .meta({ type: ["boolean", "object"] })
     .describe("web interface: `true` for whoever forwards a port, or an Ingress; without a value off"),
+  grpc,
   nodeSelector: textMap("a map of node labels")
     .default({})
     .describe("labels of the nodes that may run servers; by default any node"),

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { extraConfig } from "./extra-config";
-import { flag, label, loopback, serverNodes } from "./values";
+import { flag, grpc, label, loopback, serverNodes } from "./values";
 
 const node = z.strictObject({
   name: label.describe("Consul node name"),
@@ -12,6 +12,7 @@ export const localServers = z.strictObject({
   platform: z.literal("local").describe("where the servers run: here as processes of this machine"),
   nodes: serverNodes(node).describe("the servers, 3 or 5"),
   ui: flag.default(true).describe("web interface"),
+  grpc,
   extraConfig: extraConfig("server"),
 });
 

@@ -32,6 +32,13 @@ export const whole = (min: number, max: number, unit?: string) => {
 
 export const flag = z.boolean({ error: "true or false" });
 
+/** Of servers on every platform. */
+export const grpc = flag
+  .default(false)
+  .describe(
+    "gRPC with TLS at 8503, for whoever reaches 8501: HashiCorp's catalog sync needs it (docs/applications.md)",
+  );
+
 /** A community release of Consul that can be had. */
 export const consulVersion = text(
   "a version of Consul's community edition from 1.20.0, such as 2.0.1",

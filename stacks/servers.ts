@@ -134,6 +134,7 @@ function serverConfig(settings: Settings, servers: ServersSettings, hosts: reado
     raftMultiplier: settings.raftMultiplier,
     serverCount: hosts.length,
     ui: servers.platform === "kubernetes" ? servers.ui !== undefined : servers.ui,
+    grpc: servers.grpc,
     localAddress: "127.0.0.1",
     extra: servers.extraConfig,
     joinFirst: settings.migration?.servers ?? [],

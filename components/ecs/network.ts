@@ -5,7 +5,7 @@ import { ports } from "../../consul/config";
 import { EcsServersSettings } from "../../settings";
 
 export interface NetworkArgs {
-  readonly settings: Pick<EcsServersSettings, "vpcId" | "nodes" | "allowedCidrs">;
+  readonly settings: Pick<EcsServersSettings, "vpcId" | "nodes" | "allowedCidrs" | "grpc">;
   readonly datacenter: string;
   /** Let the nodes' networks reach the HTTPS API: for what runs in the cluster and needs the servers' own answers. */
   readonly apiForNodes: boolean;
@@ -57,6 +57,7 @@ export function createSecurityGroup(
   }
   for (const cidr of new Set([...api, ...(apiForNodes ? nodes : [])])) {
     allow("https", "tcp", ports.https, cidr, "HTTPS API and UI");
+    if (settings.grpc) allow("grpc", "tcp", ports.grpc, cidr, "gRPC with TLS");
   }
   return group;
 }

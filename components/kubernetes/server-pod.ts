@@ -62,7 +62,7 @@ export function serverPod({ settings, config, image, command, mounts, account, l
     },
     container: {
       imagePullPolicy: "IfNotPresent",
-      ports: serverPorts.map(({ name, port, protocol }) => ({ name, containerPort: port, protocol })),
+      ports: serverPorts(settings.grpc).map(({ name, port, protocol }) => ({ name, containerPort: port, protocol })),
       // No liveness probe: a server without a leader is not better for being started again.
       readinessProbe: readinessProbe(run("ready.sh"), 3, 2),
       lifecycle: { preStop: { exec: { command: run("before-stop.sh") } } },

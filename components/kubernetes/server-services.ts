@@ -5,21 +5,24 @@ import { apiService, serverSet } from "../../consul/pod/pod";
 import { noWait } from "./objects";
 
 /** What is open at a server, under the names that Services, monitors and the Ingress refer to. */
-export const serverPorts = [
+export const serverPorts = (grpc: boolean) => [
   { name: "rpc", port: ports.rpc, protocol: "TCP" },
   { name: "gossip-tcp", port: ports.gossip, protocol: "TCP" },
   { name: "gossip-udp", port: ports.gossip, protocol: "UDP" },
   { name: "https", port: ports.https, protocol: "TCP" },
+  ...(grpc ? [{ name: "grpc", port: ports.grpc, protocol: "TCP" }] : []),
 ];
 
 export interface ServerServicesArgs {
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
+  readonly grpc: boolean;
 }
 
 /** Makes the Services of servers in the cluster: a name for each pod, and one for any server that is ready. */
-export function createServices(name: string, { namespace, labels }: ServerServicesArgs, parent: pulumi.Resource) {
-  const servicePorts = serverPorts.map((port) => ({ ...port, targetPort: port.name }));
+export function createServices(name: string, args: ServerServicesArgs, parent: pulumi.Resource) {
+  const { namespace, labels, grpc } = args;
+  const servicePorts = serverPorts(grpc).map((port) => ({ ...port, targetPort: port.name }));
   // Servers that start find each other by their pods' names, so these resolve before the pods are ready.
   const headless = new Service(
     `${name}-headless`,

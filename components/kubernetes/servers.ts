@@ -61,7 +61,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const { settings, namespace, pods, keeper, trust, deployment } = args;
     this.image = consulImage(deployment, settings.image);
     const nodes = this.describeNodes();
-    const { headless, api } = createServices(name, { namespace, labels }, this);
+    const { headless, api } = createServices(name, { namespace, labels, grpc: settings.grpc }, this);
     const storage = createStorage(name, { settings: settings.storage, namespace, labels, pods, keeper }, this);
     const mounts = [...this.createFiles(nodes), storage.mount, temporaryMount()];
     const statefulSet = this.createStatefulSet(nodes, mounts, headless.metadata.name, storage);

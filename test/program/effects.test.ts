@@ -49,6 +49,7 @@ const edits: Readonly<Record<string, Edit>> = {
     ui: ui !== true,
     allowedCidrs: { ...(allowedCidrs as object), api: ["10.9.0.0/24"] },
   })),
+  "servers.grpc": servers({ grpc: true }),
   migration: set("migration", '{"tls":"use"}'),
   "servers.imageId": servers({ imageId: "another.vhd" }),
   "servers.instanceType": servers({ instanceType: "ecs.g8i.large" }),

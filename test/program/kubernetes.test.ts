@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok } from "assert/strict";
 import { ProgramRun, Registered } from "../../local/program";
 import { runFixture } from "../../local/fixtures";
+import { edit } from "./edit";
 
 const named = ({ resources }: ProgramRun, name: string): Registered => {
   const found = resources.find((resource) => resource.name === name);
@@ -8,8 +9,12 @@ const named = ({ resources }: ProgramRun, name: string): Registered => {
   return found;
 };
 
+interface Container {
+  readonly env: { readonly name: string; readonly valueFrom?: object }[];
+  readonly ports?: { readonly containerPort: number }[];
+}
 interface PodSpec {
-  readonly containers: { readonly env: { readonly name: string; readonly valueFrom?: object }[] }[];
+  readonly containers: Container[];
   readonly volumes: { readonly hostPath?: { readonly path: string; readonly type?: string } }[];
 }
 const podOf = ({ inputs }: Registered) => (inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
@@ -35,6 +40,21 @@ describe("servers in the cluster", () => {
     const job = async () => named(await runFixture("dev"), "consul-server-roll-job").inputs;
     deepEqual(await job(), await job());
     equal(named(await runFixture("dev"), "consul-server-marker").options.protect, false);
+  });
+
+  it("are open at 8503 where gRPC is switched on, by each pod's name too, and else not", async () => {
+    for (const grpc of [true, false]) {
+      const made = await runFixture("dev", (config) => {
+        edit(config, "servers", (servers) => (servers.grpc = grpc));
+      });
+      const { spec } = named(made, "consul-server-headless").inputs as { spec: { ports: { port: number }[] } };
+      const open = podOf(named(made, "consul-server")).containers[0]?.ports?.map((port) => port.containerPort);
+      equal(
+        spec.ports.some(({ port }) => port === 8503),
+        grpc,
+      );
+      equal(open?.includes(8503), grpc);
+    }
   });
 });
 

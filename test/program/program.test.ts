@@ -188,6 +188,18 @@ describe("servers on ECS", () => {
     }
   });
 
+  it("let in gRPC from where HTTPS is let in, where it is switched on", async () => {
+    const { resources } = await runFixture("prod", (config) =>
+      edit(config, "servers", (servers) => (servers.grpc = true)),
+    );
+    const rules = ofType(resources, ":SecurityGroupRule").map(({ inputs }) => inputs);
+    const sources = (port: number) =>
+      rules.filter((r) => r.portRange === `${port}/${port}`).map((r) => [r.ipProtocol, r.cidrIp].join(" "));
+    deepEqual(sources(8503).sort(), sources(8501).sort());
+    // The nodes' network, since prod has applications, and that of the API.
+    equal(sources(8503).length, 2);
+  });
+
   it("are spread over distinct hosts where zones are fewer than servers, and only there", async () => {
     equal(ofType((await runFixture("prod")).resources, ":EcsDeploymentSet").length, 0);
     const dev = await runFixture("prod", (config) => {

@@ -72,4 +72,34 @@ describe("the example's stack on Kubernetes", function () {
       equal(status?.availableReplicas, 2);
     });
   });
+
+  it("is in a cluster that takes HashiCorp's catalog sync as the example has it, with the rights that the sync uses", async () => {
+    const name = "consul-sync";
+    const labels = { "pod-security.kubernetes.io/enforce": "restricted" };
+    const namespace: Manifest = { apiVersion: "v1", kind: "Namespace", metadata: { name, labels } };
+    const text = readFileSync(join(programDir, "examples/catalog-sync/sync.yaml"), "utf8");
+    const objects = parseAllDocuments(text).map((document) => document.toJS() as Manifest);
+    deepEqual(await kube.apply([namespace, ...objects]), []);
+    const apps = kube.kubeconfig.makeApiClient(k8s.AppsV1Api);
+    await kube.waitFor("the Deployment is available", async () => {
+      const { status } = await apps.readNamespacedDeployment({ name: "catalog-sync", namespace: name });
+      equal(status?.availableReplicas, 1);
+    });
+    const reviews = kube.kubeconfig.makeApiClient(k8s.AuthorizationV1Api);
+    const may = async (verb: string, group: string, resource: string) => {
+      const spec = {
+        user: `system:serviceaccount:${name}:catalog-sync`,
+        resourceAttributes: { verb, group, resource, namespace: "shop" },
+      };
+      const body = Object.assign(new k8s.V1SubjectAccessReview(), { spec });
+      return (await reviews.createSubjectAccessReview({ body })).status?.allowed;
+    };
+    for (const verb of ["get", "list", "watch"]) {
+      equal(await may(verb, "", "services"), true);
+      equal(await may(verb, "discovery.k8s.io", "endpointslices"), true);
+    }
+    equal(await may("get", "", "nodes"), true);
+    for (const verb of ["create", "update", "patch", "delete"]) equal(await may(verb, "", "services"), false);
+    for (const resource of ["secrets", "configmaps", "pods"]) equal(await may("get", "", resource), false);
+  });
 });

@@ -17,7 +17,14 @@ const datacenter = {
   telemetryRetention: "360s",
   extra: {},
 };
-const serverConfig = { ...datacenter, raftMultiplier: 1, serverCount: 3, ui: false, localAddress: "127.0.0.1" };
+const serverConfig = {
+  ...datacenter,
+  raftMultiplier: 1,
+  serverCount: 3,
+  ui: false,
+  grpc: false,
+  localAddress: "127.0.0.1",
+};
 const agentConfig = {
   ...datacenter,
   leaveOnStop: false,
@@ -103,6 +110,7 @@ describe("a node's configuration", () => {
     equal(config.bootstrap_expect, 3);
     equal(config.autopilot.min_quorum, 3);
     deepEqual([config.ports.grpc, config.ports.grpc_tls, config.ports.serf_wan], [-1, -1, -1]);
+    ok(!("grpc" in config.tls));
   });
 
   it("of an agent asks the servers for its certificate and keeps its services over a restart", () => {

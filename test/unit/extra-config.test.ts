@@ -18,7 +18,7 @@ const datacenter = {
 };
 const secrets = { gossipKeys: ["G"], cert: "C", key: "K", managementToken: "M", agentToken: "A" };
 const server = serverNode(
-  { ...datacenter, raftMultiplier: 1, serverCount: 3, ui: true, localAddress: "127.0.0.1" },
+  { ...datacenter, raftMultiplier: 1, serverCount: 3, ui: true, grpc: false, localAddress: "127.0.0.1" },
   "CA",
   secrets,
   { name: "consul-1", address: "10.0.0.1" },

@@ -26,6 +26,7 @@ function userData(servers: number, snapshots: Parameters<typeof renderUserData>[
       raftMultiplier: 1,
       serverCount: servers,
       ui: true,
+      grpc: true,
       localAddress: "127.0.0.1",
       extra: {},
     },
