@@ -3,7 +3,7 @@ import { join } from "path";
 
 /** The scripts that nodes and Jobs run: what both machines and pods run is in `scripts`, the rest in a folder each. */
 export type ScriptPath =
-  | `scripts/${"acl" | "agents" | "api" | "behind" | "debug" | "keyring" | "snapshot" | "status"}.sh`
+  | `scripts/${"acl" | "agents" | "api" | "behind" | "debug" | "keyring" | "snapshot" | "status" | "unwanted"}.sh`
   | `machine/${"agent" | "apply" | "autopilot" | "certificate" | "converge" | "disk" | "hand-over" | "install" | "place" | "quorum"}.sh`
   | "machine/oss-put.py"
   | `pod/${"agent-data" | "before-stop" | "oss-put" | "ready" | "retire" | "roll"}.sh`;

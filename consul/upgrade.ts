@@ -10,6 +10,8 @@ export interface SetTo {
   readonly "consul-ca": string;
   /** Generations of gossip keys, the one that encrypts first: `1`, `1+2`, `2+1`. */
   readonly "consul-gossip": string;
+  /** Generation of the agents' token. */
+  readonly "consul-agent-token": string;
 }
 
 /** What the servers are to be set to by these settings. */
@@ -17,12 +19,14 @@ export function setTo(settings: {
   readonly version: string;
   readonly certificates: { readonly caGeneration: number; readonly caAlsoTrusted: readonly number[] };
   readonly gossip: GossipGenerations;
+  readonly tokens: { readonly agentGeneration: number };
 }): SetTo {
   const { caGeneration, caAlsoTrusted } = settings.certificates;
   return {
     "consul-version": settings.version,
     "consul-ca": [caGeneration, ...caAlsoTrusted].join("+"),
     "consul-gossip": gossipTag(settings.gossip),
+    "consul-agent-token": String(settings.tokens.agentGeneration),
   };
 }
 
@@ -32,7 +36,8 @@ export function refusedStep(from: Partial<SetTo>, to: SetTo): string | undefined
   return (
     refusedVersion(before["consul-version"], to["consul-version"]) ??
     refusedAuthorities(before["consul-ca"], to["consul-ca"]) ??
-    refusedKeys(before["consul-gossip"], to["consul-gossip"])
+    refusedKeys(before["consul-gossip"], to["consul-gossip"]) ??
+    refusedToken(Number(before["consul-agent-token"]), Number(to["consul-agent-token"]))
   );
 }
 
@@ -65,4 +70,10 @@ export function refusedAuthorities(from: string, to: string): string | undefined
     return `the other servers still present certificates of authority ${oldSigner}: keep it in certificates.caAlsoTrusted for this step, \`pulumi up\`, then drop it`;
   }
   return undefined;
+}
+
+/** Why the agents' token may not be of this generation; undefined where it may. */
+export function refusedToken(from: number, to: number): string | undefined {
+  if (to >= from) return undefined;
+  return `the agents' token cannot go back from generation ${from} to ${to}: whoever has token ${from} could go on using it. Set consul:tokens.agentGeneration to ${from + 1}, which makes a new token and revokes all before it`;
 }

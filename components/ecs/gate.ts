@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { trustPattern } from "../../consul/config";
-import { retire } from "../../consul/machine/commands";
+import { retire, unwanted } from "../../consul/machine/commands";
 import { UserData } from "../../consul/machine/user-data";
 import { assess, Reason, Verdict } from "../../consul/quorum";
 import { refusedStep, refusedVersion, SetTo, setTo } from "../../consul/upgrade";
@@ -152,9 +152,10 @@ export class QuorumGate {
     const { caCertificate, gossipKeys, agentToken } = trust;
     const all = pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after });
     const retired = all.apply(async ({ ca, ...secrets }) => {
-      // A first step of a rotation that was reverted has left a key behind, too.
-      if (!rotated && !this.order.toldKeys) return;
       const machines = await this.machines.list();
+      // A first rotation that was killed or reverted may have left a key or a token behind. Only the cluster knows.
+      const { gossipKeys, agentToken } = secrets;
+      if (!rotated && (await this.machines.onOne(machines, unwanted(gossipKeys, agentToken))) === "") return;
       const pattern = trustPattern(ca, secrets);
       let late = await this.machines.behind(machines, pattern);
       // An agent that has just been restarted takes a few seconds to write its own entry in the catalog.
@@ -162,7 +163,7 @@ export class QuorumGate {
         await sleep(this.pause);
         late = await this.machines.behind(machines, pattern);
       }
-      if (late.length === 0) await this.machines.onOne(machines, retire(secrets.gossipKeys));
+      if (late.length === 0) await this.machines.onOne(machines, retire(gossipKeys));
       else {
         await pulumi.log.warn(
           `with an earlier gossip key, token or authority: ${late.join(", ")}. What they need is kept; ` +

@@ -16,9 +16,6 @@ export interface TrustOrderArgs {
 
 /** The order among the nodes in which gossip keys and authorities change, so that nobody is locked out. */
 export class TrustOrder {
-  /** Whether this `up` told members gossip keys. Members may then have keys that nobody wants any more. */
-  toldKeys = false;
-
   constructor(private readonly args: TrustOrderArgs) {}
 
   /** Whether a server's change is a step of that order. @param before tags of the server's machine */
@@ -69,7 +66,6 @@ export class TrustOrder {
   private async useGossipKeys(peers: readonly Machine[]): Promise<void> {
     const { machines, trust } = this.args;
     await machines.onOne(peers, useGossipKeys(await valueOf(trust.gossipKeys), await valueOf(trust.managementToken)));
-    this.toldKeys = true;
     progress("gossip: every member knows all keys and encrypts with the wanted one");
   }
 }

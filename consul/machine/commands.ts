@@ -1,5 +1,5 @@
 import { createCipheriv, pbkdf2Sync, randomBytes } from "crypto";
-import { owners } from "../acl";
+import { accessorId, owners } from "../acl";
 import { digests, GossipKeys, keyringText } from "../gossip";
 import { passes, Sample, sampleOf, View } from "../quorum";
 import { ScriptPath, withApi } from "../scripts";
@@ -60,6 +60,11 @@ export function retire(keys: GossipKeys): Command {
     { script: "scripts/acl.sh", args: [aclDir], environment: { ACL_OWNER: owners.agents } },
     { script: "scripts/keyring.sh", args: ["only", digests(keys)] },
   ];
+}
+
+/** Asks whether members know other gossip keys than these, or agents have other tokens than this one: a word for each. */
+export function unwanted(keys: GossipKeys, agentToken: string): Command {
+  return [{ script: "scripts/unwanted.sh", args: [owners.agents, accessorId(agentToken), digests(keys)] }];
 }
 
 /** Asks a server for the dates of its certificate, and for what its clock says. */

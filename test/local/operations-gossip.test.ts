@@ -1,4 +1,4 @@
-import { deepEqual, match, ok, rejects } from "assert/strict";
+import { deepEqual, equal, match, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { keyring } from "../../lab/trust";
@@ -27,6 +27,47 @@ describe("operations: the gossip key", function () {
     deepEqual(Object.values((await keyring(cluster)).Keys), [6, 6]);
     await rollout.up(gossip(1));
     deepEqual((await keyring(cluster)).Keys, { [old ?? ""]: 6 });
+  });
+
+  /** A first step that is killed when it has called the cloud in some way, before any server's tag says so. */
+  async function killedAfter(call: "run" | "storeUserData", change: Record<string, string>): Promise<void> {
+    const { rollout } = operations;
+    const killed = new Error("killed");
+    rollout.way = (cloud) => ({
+      machines: (...args) => cloud.machines(...args),
+      power: (...args) => cloud.power(...args),
+      storeUserData: async (...args) => {
+        await cloud.storeUserData(...args);
+        if (call === "storeUserData") throw killed;
+      },
+      run: async (ids, command, ...args) => {
+        const outcomes = await cloud.run(ids, command, ...args);
+        if (call === "run" && command[0]?.script === "machine/apply.sh") throw killed;
+        return outcomes;
+      },
+    });
+    await rejects(rollout.up(change), killed);
+    rollout.way = (cloud) => cloud;
+  }
+
+  it("is the only one again after a first step that was killed before any tag, and reverted; so is the agents' token", async () => {
+    const { cluster, rollout } = operations;
+    const [old] = Object.keys((await keyring(cluster)).Keys);
+    await killedAfter("storeUserData", gossip(1, 2));
+    deepEqual(Object.values((await keyring(cluster)).Keys), [6, 6]);
+    await rollout.up(gossip(1));
+    deepEqual((await keyring(cluster)).Keys, { [old ?? ""]: 6 });
+
+    const agents = async () => {
+      const tokens = await cluster.api("server-1").get<{ Description: string; AccessorID: string }[]>("acl/tokens");
+      return tokens.filter(({ Description }) => Description.startsWith("Agents ")).map(({ AccessorID }) => AccessorID);
+    };
+    const before = await agents();
+    await killedAfter("run", { "consul:tokens": '{"agentGeneration":2}' });
+    equal((await agents()).length, 2);
+    await rollout.up({ "consul:tokens": '{"agentGeneration":1}' });
+    deepEqual(await agents(), before);
+    deepEqual([before.length, operations.said.some((line) => line.includes("earlier gossip key"))], [1, false]);
   });
 
   it("is replaced in three steps, none of which may be left out", async () => {

@@ -21,6 +21,8 @@ class BreakableCloud extends FakeCloud {
   age: Record<string, number> = {};
   /** Seconds by which a server's clock is ahead. */
   ahead: Record<string, number> = {};
+  /** What unwanted.sh finds. */
+  unwanted = "";
   passes = 0;
   /** Errors that the next calls throw, in this order. */
   failures: Error[] = [];
@@ -53,6 +55,7 @@ class BreakableCloud extends FakeCloud {
     if (command === askQuorum) return `ask ${ids.map((id) => id.replace("i-", "")).join(" ")}`;
     if (said.startsWith("machine/hand-over.sh")) return `hand over to ${said.replace(/.* id-of-/, "")}`;
     if (said.startsWith("scripts/behind.sh")) return "who is behind";
+    if (said.startsWith("scripts/unwanted.sh")) return "what is unwanted";
     const who = ids.map((id) => id.replace("i-", "")).join(" ");
     if (said.startsWith("machine/install.sh")) return `install ${said.split(" ")[1] ?? ""} on ${who}`;
     if (said.startsWith("machine/certificate.sh")) return `certificate of ${who}`;
@@ -95,6 +98,7 @@ class BreakableCloud extends FakeCloud {
     if (said.startsWith("machine/apply.sh")) {
       return this.applying.shift() ?? super.answer(name, command);
     }
+    if (said.startsWith("scripts/unwanted.sh")) return { output: this.unwanted };
     if (said.startsWith("machine/hand-over.sh")) this.leader = said.replace(/.* id-of-/, "");
     return { output: said.startsWith("scripts/behind.sh") ? [...this.behind, "consul-1", ""].join("\n") : "" };
   }
@@ -566,8 +570,9 @@ describe("the gate before a server goes down", () => {
       const gate = gossip(1);
       await update(gate, "consul-1", from("1+2"));
       fake.log.length = 0;
+      fake.unwanted = "key\n";
       await settle(gate.retire("done"));
-      deepEqual(fake.log, ["who is behind", "retire"]);
+      deepEqual(fake.log, ["what is unwanted", "who is behind", "retire"]);
       equal(await (gate.retire("done") as unknown as { isSecret: Promise<boolean> }).isSecret, false);
     });
 
@@ -783,7 +788,12 @@ describe("the gate before a server goes down", () => {
 
     it("takes old keys and tokens away once no node needs them, and only if there were any", async () => {
       await settle(gateOf().retire("done"));
-      deepEqual(fake.log, []);
+      deepEqual(fake.log, ["what is unwanted"]);
+      fake.log.length = 0;
+      fake.unwanted = "key\n";
+      await settle(gateOf().retire("done"));
+      deepEqual(fake.log, ["what is unwanted", "who is behind", "retire"]);
+      fake.log.length = 0;
       await settle(gateOf({ tokens: { agentGeneration: 2 } }).retire("done"));
       deepEqual(fake.log, ["who is behind", "retire"]);
       fake.log.length = 0;

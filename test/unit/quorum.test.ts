@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
 import { assess, passes, Server, told, Verdict } from "../../consul/quorum";
-import { refusedAuthorities, refusedVersion } from "../../consul/upgrade";
+import { refusedAuthorities, refusedStep, refusedVersion, setTo } from "../../consul/upgrade";
 import { MutableSample } from "../../components/ecs/fake-cloud";
 import { leaderAddress, names, wellServers } from "./servers";
 
@@ -356,4 +356,31 @@ describe("a step between certificate authorities", () => {
   ] as const) {
     it(`from ${from} to ${to} is refused`, () => match(refusedAuthorities(from, to) ?? "", said));
   }
+});
+
+describe("the generation of the agents' token", () => {
+  const to = (agentGeneration: number) =>
+    setTo({
+      version: "1.22.3",
+      certificates: { caGeneration: 1, caAlsoTrusted: [] },
+      gossip: { generation: 1, alsoAccepted: [] },
+      tokens: { agentGeneration },
+    });
+
+  it("stays or rises, and is no reason where nothing is known of it, as after an older release", () => {
+    for (const [from, wanted] of [
+      [to(1), to(1)],
+      [to(1), to(2)],
+      [{}, to(1)],
+    ] as const) {
+      equal(refusedStep(from, wanted), undefined);
+    }
+  });
+
+  it("does not fall: whoever has the token of later could go on using it", () => {
+    match(
+      refusedStep(to(3), to(2)) ?? "",
+      /cannot go back from generation 3 to 2: .*consul:tokens\.agentGeneration to 4/,
+    );
+  });
 });
