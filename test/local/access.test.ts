@@ -4,6 +4,7 @@ import { generateKeyPairSync, randomUUID, sign } from "crypto";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { delimiter, join } from "path";
+import { setTimeout as sleep } from "timers/promises";
 import { promisify } from "util";
 import {
   appRules,
@@ -258,6 +259,32 @@ describe("tokens for applications, on a real cluster", function () {
     await as(elsewhere).get("kv/config/orders/db");
     await cluster.api("server-1", handmade.SecretID).get("acl/token/self");
     equal(await script([]), "consul-acl: policies and tokens are in place\n", "a second run finds nothing to do");
+  });
+
+  it("are heeded by an agent whose servers are frozen, past their time in its cache too", async () => {
+    await script([billing]);
+    const services = () => as(billing).get<object>("agent/services");
+    await settled(services);
+    await sleep(31_000);
+    const servers = ["server-1", "server-2", "server-3"];
+    for (const server of servers) cluster.pause(server);
+    const began = Date.now();
+    const problem = await services().then(() => "", String);
+    const seconds = (Date.now() - began) / 1000;
+    for (const server of servers) cluster.resume(server);
+    equal(problem, "");
+    ok(seconds < 1, `${seconds} s`);
+    await cluster.ready();
+  });
+
+  it("that are revoked pass once more at an agent that was asked for nothing meanwhile, and no further", async () => {
+    const services = () => as(billing).get("agent/services");
+    await settled(services);
+    await sleep(31_000);
+    await script([]);
+    await services();
+    await sleep(1000);
+    await refused(services());
   });
 
   it("are made while the first of the servers is down", async () => {
