@@ -83,7 +83,10 @@ export class RunningNodes {
   /** That a node has ended, and the last error in its log. */
   lastWords(name: string, how = ""): string {
     const lines = this.logs(name).split("\n");
-    const said = lines.findLast((line) => /^==> (?!Starting|Log data)|\[ERROR\]/.test(line));
+    // Whoever is killed by SIGKILL has no time for a word.
+    const said = how.endsWith("SIGKILL")
+      ? undefined
+      : lines.findLast((line) => /^==> (?!Starting|Log data)|\[ERROR\]/.test(line));
     return `${name} ended${how}${said === undefined ? "" : `: ${said}`} (log: ${this.directory.logFile(name)})`;
   }
 

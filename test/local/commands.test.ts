@@ -6,6 +6,7 @@ import { delimiter, join } from "path";
 import { promisify } from "util";
 import { healthy } from "../../lab/healthy";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
+import { stackConfig } from "../../local/program";
 import { documented } from "../documents";
 
 /** What has to be there before a command, what stands for its placeholders, and what it has to say. */
@@ -41,11 +42,20 @@ describe("commands of the documents, on a cluster of this machine", function () 
   const follower = async (at = "server-1") => (await peers(at)).find(({ Leader }) => !Leader)?.ID ?? "";
   const token = async () => (await api().put<{ AccessorID: string }>("acl/token", { Description: "old" })).AccessorID;
 
+  /** The address of agent-1 where `npm start` runs. */
+  const agent =
+    (JSON.parse(stackConfig("local")["consul:agents"] ?? "") as { nodes: { name: string; address: string }[] }).nodes[0]
+      ?.address ?? "";
+
   // In this order; the last takes a server away.
   const cases: Readonly<Record<string, Case>> = {
     "curl -k https://<server>:8501/v1/status/leader": {
       placeholders: () => Promise.resolve({ "<server>": cluster.node("server-2").address }),
       says: /^"127\.49\.0\.1\d:8300"$/,
+    },
+    [`curl "http://${agent}:8500/v1/health/service/consul?stale"`]: {
+      placeholders: () => Promise.resolve({ [agent]: cluster.node("agent-1").address }),
+      says: /"Node":"server-3"/,
     },
     "consul members": { says: /^agent-3 +127\.49\.0\.23:8301 +alive +client +1\./m },
     "consul catalog services": { says: /^consul-members$/m },
