@@ -163,8 +163,8 @@ describe("examples/consul-template", function () {
   /** How often nginx was told to read its file again. */
   const reloads = () => template.logs.match(/executing command/g)?.length ?? 0;
 
-  /** Four callers, each request on a connection of its own. @returns what ends them */
-  function load(): () => Promise<{ calls: number; failed: string[] }> {
+  /** Four callers, each request on a connection of its own. @returns what ends them, after so many requests */
+  function load(): (least?: number) => Promise<{ calls: number; failed: string[] }> {
     const seen = { over: false, calls: 0, failed: [] as string[] };
     const caller = async () => {
       while (!seen.over) {
@@ -174,7 +174,8 @@ describe("examples/consul-template", function () {
       }
     };
     const callers = Promise.all([caller(), caller(), caller(), caller()]);
-    return async () => {
+    return async (least = 0) => {
+      while (seen.calls < least) await sleep(50);
       seen.over = true;
       await callers;
       return seen;
@@ -235,11 +236,10 @@ describe("examples/consul-template", function () {
     await check("d", "pass");
     await upstream("a", "c", "d");
     deepEqual(await answers(30), ["a", "c", "d"]);
-    const { calls, failed } = await end();
+    const { calls, failed } = await end(300);
     console.log(`      ${calls} requests, ${failed.length} failed, ${reloads() - before} reloads`);
     deepEqual(failed, []);
     ok(reloads() - before >= 7, `${reloads() - before} reloads`);
-    ok(calls > 100);
   });
 
   it("passes a request on where an instance has crashed and Consul does not know it yet", async () => {
@@ -247,10 +247,9 @@ describe("examples/consul-template", function () {
     await sleep(500);
     await close("d");
     await sleep(3000);
-    const { calls, failed } = await end();
+    const { failed } = await end(300);
     deepEqual(servers(), ["a", "c", "d"].map(addressOf));
     deepEqual(failed, []);
-    ok(calls > 100);
     await deregister("d");
     await upstream("a", "c");
   });
