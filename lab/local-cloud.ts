@@ -70,15 +70,15 @@ export class LocalCloud implements Cloud {
     return Promise.reject(new Error(`nothing here needs to ${action} ${id}`));
   }
 
-  async run(ids: readonly string[], command: Command): Promise<ReadonlyMap<string, Outcome>> {
-    const outcomes = ids.map(async (id) => [id, await this.answer(id.replace("i-", ""), command)] as const);
+  async run(ids: readonly string[], command: Command, seconds = 120): Promise<ReadonlyMap<string, Outcome>> {
+    const outcomes = ids.map(async (id) => [id, await this.answer(id.replace("i-", ""), command, seconds)] as const);
     return new Map(await Promise.all(outcomes));
   }
 
-  private async answer(server: string, command: Command): Promise<Outcome> {
+  private async answer(server: string, command: Command, seconds: number): Promise<Outcome> {
     const [call] = command;
     if (call?.script === "machine/install.sh") return this.install(server, call.args);
-    if (call?.script !== "machine/apply.sh") return this.shell(server, commandText(command));
+    if (call?.script !== "machine/apply.sh") return this.shell(server, commandText(command), seconds);
     const before = this.applying.get(server);
     const now = (async () => {
       await before;
@@ -147,7 +147,8 @@ export class LocalCloud implements Cloud {
     for (const { file, content } of objects) writeFileSync(join(this.aclDir, file), content, { mode: 0o600 });
   }
 
-  shell(server: string, command: string): Promise<Outcome> {
+  /** @param seconds after which the command is ended, as Cloud Assistant does */
+  shell(server: string, command: string, seconds = 120): Promise<Outcome> {
     const here = command
       .replaceAll("http://127.0.0.1:8500", `http://${this.cluster.node(server).address}:8500`)
       .replaceAll("/etc/consul.management-token", this.cluster.tokenFile)
@@ -159,13 +160,18 @@ export class LocalCloud implements Cloud {
       .replaceAll("systemctl reload consul.service", `kill -HUP ${this.cluster.pid(server) ?? 0}`)
       .replaceAll("systemctl show", "false systemctl show");
     return new Promise((resolve) => {
-      const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"] });
+      const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"], detached: true });
+      const late = setTimeout(() => {
+        if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+        resolve({ problem: `it took longer than ${seconds} s`, ran: true });
+      }, seconds * 1000);
       let [output, error] = ["", ""];
       child.stdout.on("data", (data) => (output += String(data)));
       child.stderr.on("data", (data) => (error += String(data)));
-      child.on("close", (code) =>
-        resolve(code === 0 ? { output } : { problem: `exit ${code ?? ""}: ${error}${output}`, ran: true }),
-      );
+      child.on("close", (code) => {
+        clearTimeout(late);
+        resolve(code === 0 ? { output } : { problem: `exit ${code ?? ""}: ${error}${output}`, ran: true });
+      });
       child.stdin.end(here);
     });
   }

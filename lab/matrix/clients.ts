@@ -53,8 +53,11 @@ export class Clients {
       const { name, address } = this.agent();
       const answer = this.resolver.addresses(address, `${service}.service.consul`);
       this.asked.set(answer, name);
+      const when = new Date().toISOString();
       try {
         assert((await answer).length > 0, "not found");
+      } catch (error) {
+        throw new Error(`asked at ${when}`, { cause: error }); // the nodes' logs have times
       } finally {
         this.asked.delete(answer);
       }

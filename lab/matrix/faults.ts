@@ -103,7 +103,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       await subject.lead(victim);
       await fill(subject);
     },
-    names: /disk/,
+    names: /disk|no space left/,
     remedy: (subject) => rmSync(filler(subject), { force: true }),
   },
   clock: {
