@@ -163,7 +163,7 @@ export class LocalCloud implements Cloud {
       const child = spawn("sh", { stdio: ["pipe", "pipe", "pipe"], detached: true });
       const late = setTimeout(() => {
         if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
-        resolve({ problem: `it took longer than ${seconds} s`, ran: true });
+        resolve({ problem: `the command ended as Timeout: it takes longer than ${seconds} s` });
       }, seconds * 1000);
       let [output, error] = ["", ""];
       child.stdout.on("data", (data) => (output += String(data)));

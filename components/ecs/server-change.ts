@@ -93,7 +93,10 @@ export class ServerChange {
       const final = ran && !problem.includes("ACL not found");
       if (final || Date.now() >= deadline) {
         const reboot = `\`aliyun ecs RebootInstance --InstanceId ${machine.id}\``;
-        const put = problem.includes("Consul does not answer") ? `Restart it (${reboot})` : "Put that right";
+        // A Consul that others cannot reach answers nothing that takes a leader, and a restart does not help it.
+        const put = problem.includes("Consul does not answer")
+          ? `Restart it (${reboot}), once the servers reach each other on ports 8300 and 8301 (security group, routes),`
+          : "Put that right";
         const remedy = ran
           ? `${put} and run \`pulumi up\` again: it goes on from there`
           : `Start or reboot it (${reboot}) and run \`pulumi up\` again, ` +

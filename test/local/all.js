@@ -20,7 +20,7 @@ const first = [
 ];
 /** Minutes each: `npm run test:system` has them. */
 const withSystem = ["spring", "operations-move", "operations-expired", "python", "go", "node", "consul-template"];
-/** By hand: in its first run as a whole, beside other work, 4 of its 10 cells had no service to look up after a minute. */
+/** By hand: ten clusters, three at a time, that take one to seven minutes each. */
 const byHand = ["matrix"];
 /** What these promise is a time: they have the machine for themselves. */
 const alone = ["faults", "kube-servers", "dns"];

@@ -241,7 +241,7 @@ describe("the gate before a server goes down", () => {
     fake.applying = [failed("consul-converge: Consul does not answer: curl: (28)")];
     await rejects(
       update(gateOf(), "consul-1", reloads),
-      /does not answer: curl: \(28\)\. Restart it \(`aliyun ecs RebootInstance --InstanceId i-consul-1`\) and run `pulumi up` again/,
+      /does not answer: curl: \(28\)\. Restart it \(`aliyun ecs RebootInstance --InstanceId i-consul-1`\), once the servers reach each other on ports 8300 and 8301 \(security group, routes\), and run `pulumi up` again/,
     );
   });
 
