@@ -8,6 +8,7 @@
 # Every answer is the members' own, gathered by gossip: with 1,000 of them that takes 13 s (docs/facts/consul.md).
 # A server that says nothing at all is given up long before: another server can be asked.
 patience=$(($(date +%s) + ${KEYRING_PATIENCE:-30}))
+API_SECONDS=15
 until api GET status/leader >/dev/null 2>&1; do
   [ "$(date +%s)" -lt "$patience" ] || { echo "keyring: Consul does not answer" >&2 && exit 1; }
   sleep 1

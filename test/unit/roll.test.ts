@@ -205,6 +205,7 @@ describe("the keyring's script", () => {
     const key = "bmV3";
     const made = new Play({
       "consul-server-0": {
+        "GET status/leader": '"10.0.0.1:8300"',
         "GET operator/keyring": JSON.stringify([
           { WAN: false, Keys: { [key]: 1000 }, PrimaryKeys: { [key]: 1000 }, NumNodes: 1000 },
         ]),
