@@ -19,7 +19,16 @@ const first = [
   "restore",
 ];
 /** Minutes each: `npm run test:system` has them. */
-const withSystem = ["spring", "operations-move", "operations-expired", "python", "go", "node", "consul-template"];
+const withSystem = [
+  "spring",
+  "operations-move",
+  "operations-expired",
+  "kube-expired",
+  "python",
+  "go",
+  "node",
+  "consul-template",
+];
 /** By hand: ten clusters, three at a time, that take one to seven minutes each. */
 const byHand = ["matrix"];
 /** What these promise is a time: they have the machine for themselves. */

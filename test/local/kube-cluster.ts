@@ -9,10 +9,16 @@ import { ProgramRun, Providers, runProgram, stackConfig } from "../../local/prog
 import { LocalProviders } from "../../local/providers";
 import { Finished, Pod, PodSpec, podsUnavailable, StoredObjects, World } from "./pods";
 
-/** Real random and tls, and a cluster that takes everything. Used for every run, so that secrets stay. */
-export function clusterProviders(stacks: Readonly<Record<string, ProgramRun["outputs"]>> = {}): Providers {
+/**
+ * Real random and tls, and a cluster that takes everything. Used for every run, so that secrets stay.
+ * @param now the clock that certificates are made by; this machine's unless given
+ */
+export function clusterProviders(
+  stacks: Readonly<Record<string, ProgramRun["outputs"]>> = {},
+  now?: () => Date,
+): Providers {
   // Nothing is ever saved there.
-  const local = new LocalProviders(join(tmpdir(), "consul-pods-no-such-file"));
+  const local = new LocalProviders(join(tmpdir(), "consul-pods-no-such-file"), now);
   return {
     resource: (args) => {
       if (/^(random|tls):/.test(args.type)) return local.resource(args);
@@ -293,11 +299,15 @@ export class DevCluster {
     private readonly backing: Providers,
   ) {}
 
-  /** The nodes, with nothing on them yet. */
-  static async create(): Promise<DevCluster> {
+  /**
+   * The nodes, with nothing on them yet.
+   * @param settings that differ from those in the stack's file
+   * @param now the clock that certificates are made by; this machine's unless given
+   */
+  static async create(settings: Readonly<Record<string, string>> = {}, now?: () => Date): Promise<DevCluster> {
     const consul = await consulOf("dev");
-    const backing = clusterProviders();
-    const wanted = new Wanted(await runProgram("dev", stackConfig("dev"), backing));
+    const backing = clusterProviders({}, now);
+    const wanted = new Wanted(await runProgram("dev", { ...stackConfig("dev"), ...settings }, backing));
     const world = await World.start(consul, [apiName]);
     for (const n of [0, 1, 2, 3, 4]) await world.addNode(`node-${n}`);
     return new DevCluster(world, new Servers(world, wanted), backing);
