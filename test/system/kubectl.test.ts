@@ -111,6 +111,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
       "kubectl -n consul delete daemonset consul-client --cascade=orphan",
       "kubectl -n consul delete job -l app.kubernetes.io/component=access-tokens",
       "kubectl -n consul delete job -l app.kubernetes.io/component=server-acl",
+      "kubectl -n consul delete pod -l app.kubernetes.io/component=server",
       "kubectl -n consul delete pod POD-OF-ONE-NODE",
       "kubectl -n consul delete pvc -l app.kubernetes.io/component=server",
       "kubectl delete namespace consul",
@@ -132,7 +133,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
     });
     deepEqual((await pods()).sort(), before.sort());
     const [first = ""] = before;
-    await run(only("delete pod").replace("POD-OF-ONE-NODE", first));
+    await run(only("POD-OF-ONE-NODE").replace("POD-OF-ONE-NODE", first));
     await kube.waitFor("one pod is gone and none comes in its place", async () => {
       deepEqual((await pods()).sort(), before.filter((name) => name !== first).sort());
     });
@@ -151,6 +152,13 @@ describe("what the documents delete with kubectl, on a real API server", functio
     const deleted = await run(only("access-tokens"));
     equal(deleted.length, 1);
     ok(deleted[0]?.startsWith("consul-access-tokens"), deleted[0]);
+  });
+
+  it("reach the servers' three pods, and no other", async () => {
+    deepEqual(
+      await run(only("delete pod -l")),
+      [0, 1, 2].map((i) => `consul-server-${i}`),
+    );
   });
 
   it("reach the servers' three claims, and no other", async () => {
