@@ -24,6 +24,7 @@ const withSystem = [
   "operations-move",
   "operations-expired",
   "kube-expired",
+  "report",
   "python",
   "go",
   "node",

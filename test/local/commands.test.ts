@@ -1,12 +1,12 @@
 import { ok } from "assert/strict";
 import { execFile } from "child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "fs";
 import { tmpdir } from "os";
 import { delimiter, join } from "path";
 import { promisify } from "util";
 import { healthy } from "../../lab/healthy";
 import { Cluster, onLoopback, startCluster } from "../../local/supervisor";
-import { stackConfig } from "../../local/program";
+import { programDir, stackConfig } from "../../local/program";
 import { documented } from "../documents";
 
 /** What has to be there before a command, what stands for its placeholders, and what it has to say. */
@@ -28,6 +28,7 @@ describe("commands of the documents, on a cluster of this machine", function () 
     cluster = await startCluster({ dir: join(directory, "run"), config: onLoopback("127.49.0") }, console.error);
     mkdirSync(join(directory, "bin"));
     symlinkSync(cluster.consul, join(directory, "bin", "consul"));
+    symlinkSync(join(programDir, "examples"), join(directory, "examples"));
   });
   after(async () => {
     await cluster.stop();
@@ -57,6 +58,8 @@ describe("commands of the documents, on a cluster of this machine", function () 
       placeholders: () => Promise.resolve({ [agent]: cluster.node("agent-1").address }),
       says: /"Node":"server-3"/,
     },
+    'curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" --data @examples/catalog-sync/external.json "$CONSUL_HTTP_ADDR/v1/catalog/register"':
+      { says: /^true$/ },
     "consul members": { says: /^agent-3 +127\.49\.0\.23:8301 +alive +client +1\./m },
     "consul catalog services": { says: /^consul-members$/m },
     "consul kv get -recurse -keys | wc -l": {
@@ -130,6 +133,7 @@ describe("commands of the documents, on a cluster of this machine", function () 
     const env = {
       PATH: `${join(directory, "bin")}${delimiter}${process.env.PATH ?? ""}`,
       CONSUL_HTTP_ADDR: `http://${cluster.node(at).address}:8500`,
+      CONSUL_HTTP_TOKEN: readFileSync(cluster.tokenFile, "utf8").trim(),
       CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
     };
     const { stdout } = await promisify(execFile)("sh", ["-e", "-c", command], { env, cwd: directory, timeout: 60_000 });

@@ -96,10 +96,13 @@ describe("a report, in a real browser", function () {
     rmSync(file, { force: true });
     const args = ["local/task.js", "lab/drill", "blackout", "accident"];
     // Whether every promise is kept is for faults.test.ts, which has the machine for itself.
+    let said = "";
     await promisify(execFile)(process.execPath, args, { cwd: programDir }).catch((error: unknown) => {
-      equal((error as { code: number }).code, 1);
+      const { code, stderr } = error as { code: number; stderr: string };
+      equal(code, 1, stderr);
+      said = stderr;
     });
-    ok(existsSync(file));
+    ok(existsSync(file), said);
     const { wrong, figures } = await looked(file, "light");
     deepEqual(wrong, []);
     deepEqual(figures, [{ wanted: 4 * 2, found: 4 * 2, outside: [] }]);
