@@ -94,12 +94,14 @@ export class ServerChange {
       if (final || Date.now() >= deadline) {
         const reboot = `\`aliyun ecs RebootInstance --InstanceId ${machine.id}\``;
         // A Consul that others cannot reach answers nothing that takes a leader, and a restart does not help it.
+        const reach = "the servers reach each other on ports 8300 and 8301 (security group, routes)";
         const put = problem.includes("Consul does not answer")
-          ? `Restart it (${reboot}), once the servers reach each other on ports 8300 and 8301 (security group, routes),`
+          ? `Restart it (${reboot}), once ${reach},`
           : "Put that right";
+        const first = problem.includes("Timeout") ? `See that ${reach}. Start` : "Start";
         const remedy = ran
           ? `${put} and run \`pulumi up\` again: it goes on from there`
-          : `Start or reboot it (${reboot}) and run \`pulumi up\` again, ` +
+          : `${first} or reboot it (${reboot}) and run \`pulumi up\` again, ` +
             `or name ${server} in consul:gate.skip: then it is rebooted into its new user data`;
         throw new pulumi.RunError(`${server} (${machine.id}) is not updated: ${problem}. ${remedy}`);
       }

@@ -266,6 +266,12 @@ describe("the gate before a server goes down", () => {
   it("reboots a machine that takes no commands only where gate.skip names its server", async () => {
     fake.installing = { problem: "its Cloud Assistant is not there" };
     await rejects(update(gateOf(impatient), "consul-1"), /its Cloud Assistant is not there\. Start or reboot it/);
+    fake.installing = { problem: "the command ended as Timeout: it takes longer than 120 s" };
+    await rejects(
+      update(gateOf(impatient), "consul-1"),
+      /120 s\. See that the servers reach each other on ports 8300 and 8301 .*\. Start or reboot it \(`aliyun/,
+    );
+    fake.installing = { problem: "its Cloud Assistant is not there" };
     fake.log.length = 0;
     await update(gateOf({ gate: { waitMinutes: 0, skip: ["consul-1"] } }), "consul-1");
     deepEqual(fake.log, ["install 1.22.3 on consul-1", "store on consul-1", "reboot consul-1"]);
