@@ -111,8 +111,10 @@ describe("docs/restore.md, carried out on machines", function () {
       } else throw new Error(`docs/restore.md has a command that this test does not know: ${command}`);
     }
     console.log(`      ${((Date.now() - began) / 1000).toFixed(0)} s: ${commands.join("; ")}`);
+    // Servers are asked how they are and, until all are well, for the dates of their certificates; none is changed.
+    const asked = ["quorum.sh", "certificate.sh"];
     deepEqual(
-      [...new Set(cloud.log.map((call) => call.split(" ")[0]))].filter((call) => call !== "quorum.sh"),
+      [...new Set(cloud.log.map((call) => call.split(" ")[0] ?? ""))].filter((call) => !asked.includes(call)),
       [],
     );
   }
