@@ -182,6 +182,8 @@ describe("documents and comments", () => {
       "docs/facts/consul.md",
       "docs/zh/facts/consul.md",
       "lab/bench/results.md",
+      "docs/faults.md",
+      "docs/zh/faults.md",
       "consul/releases.ts",
       "test/unit/settings.test.ts",
       // A manifest that people apply as it is.
