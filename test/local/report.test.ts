@@ -105,6 +105,6 @@ describe("a report, in a real browser", function () {
     ok(existsSync(file), said);
     const { wrong, figures } = await looked(file, "light");
     deepEqual(wrong, []);
-    deepEqual(figures, [{ wanted: 4 * 2, found: 4 * 2, outside: [] }]);
+    deepEqual(figures, [{ wanted: 3 * 2, found: 3 * 2, outside: [] }]);
   });
 });
