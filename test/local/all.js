@@ -24,7 +24,6 @@ const withSystem = [
   "operations-move",
   "operations-expired",
   "kube-expired",
-  "report",
   "python",
   "go",
   "node",
@@ -33,7 +32,7 @@ const withSystem = [
 /** By hand: ten clusters, three at a time, that take one to seven minutes each. */
 const byHand = ["matrix"];
 /** What these promise is a time: they have the machine for themselves. */
-const alone = ["faults", "kube-servers", "dns"];
+const alone = ["faults", "kube-servers", "dns", "report"];
 /** A local cluster needs a third of a core and half a gigabyte as a rule. */
 const jobs = Math.min(8, 3 * availableParallelism());
 
