@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { setTimeout as sleep } from "timers/promises";
 import { Applied, apply, Command, install, readApplied } from "../../consul/machine/commands";
 import { encoded, UserData } from "../../consul/machine/user-data";
+import { serversReach } from "../../consul/quorum";
 import { Settings } from "../../settings";
 import { Cloud, Machine, MustBeStoppedError, Outcome } from "./cloud";
 import { progress, ServerMachines } from "./machines";
@@ -94,11 +95,10 @@ export class ServerChange {
       if (final || Date.now() >= deadline) {
         const reboot = `\`aliyun ecs RebootInstance --InstanceId ${machine.id}\``;
         // A Consul that others cannot reach answers nothing that takes a leader, and a restart does not help it.
-        const reach = "the servers reach each other on ports 8300 and 8301 (security group, routes)";
         const put = problem.includes("Consul does not answer")
-          ? `Restart it (${reboot}), once ${reach},`
+          ? `Restart it (${reboot}), once ${serversReach},`
           : "Put that right";
-        const first = problem.includes("Timeout") ? `See that ${reach}. Start` : "Start";
+        const first = problem.includes("Timeout") ? `See that ${serversReach}. Start` : "Start";
         const remedy = ran
           ? `${put} and run \`pulumi up\` again: it goes on from there`
           : `${first} or reboot it (${reboot}) and run \`pulumi up\` again, ` +
