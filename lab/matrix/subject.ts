@@ -172,9 +172,7 @@ export class Subject {
       CONSUL_HTTP_ADDR: `http://${cluster.node(server).address}:${ports.http}`,
       CONSUL_HTTP_TOKEN_FILE: cluster.tokenFile,
     };
-    const run = promisify(execFile)(this.consul, args, { env });
-    await said(run);
-    return (await run).stdout;
+    return said(promisify(execFile)(this.consul, args, { env }));
   }
 
   /** Policies and tokens of applications, as the Job in Kubernetes keeps them: it knows the servers and no leader. */

@@ -218,11 +218,11 @@ describe("snapshots and restore, on a real cluster", function () {
     // A server that restarts and leads again before it has heard of every agent drops what those have registered; the
     // agents bring it back.
     const whole = ["consul-members agent-1", "consul-members agent-2", "orders agent-1"];
-    let before = await contents(await cluster.leaderName());
-    await cluster.until("not everything is registered again", async () => {
-      before = await contents(await cluster.leaderName());
-      const registered = before.services.map(({ ServiceID, Node }) => `${ServiceID} ${Node}`);
+    const before = await cluster.until("not everything is registered again", async () => {
+      const found = await contents(await cluster.leaderName());
+      const registered = found.services.map(({ ServiceID, Node }) => `${ServiceID} ${Node}`);
       deepEqual(registered.filter((entry) => whole.includes(entry)).sort(), whole);
+      return found;
     });
     const [survivor = "", ...lost] = [...servers].reverse();
     await Promise.all(servers.map((name) => cluster.kill(name)));
