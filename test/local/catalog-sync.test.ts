@@ -145,8 +145,11 @@ describe("HashiCorp's catalog sync, by its calls", function () {
     equal(env.CONSUL_GRPC_PORT, String(ports.grpc));
     equal(env.CONSUL_HTTP_PORT, String(ports.https));
     for (const address of addresses) {
-      const { status, message } = await grpc(address, features, { ca, token });
-      equal(status, "0", message);
+      // A server knows a new token once raft has brought the token to that server.
+      await cluster.until(`${address} refuses the token`, async () => {
+        const { status, message } = await grpc(address, features, { ca, token });
+        equal(status, "0", message);
+      });
     }
     const { body } = await grpc(`${prefix}.11`, watch, { ca, token });
     for (const address of addresses) ok(body.includes(address), JSON.stringify(body));
