@@ -7,7 +7,7 @@ import { commandText, apply } from "../../consul/machine/commands";
 import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
 import { stackConfig } from "../../local/program";
-import { plainProd } from "../program/edit";
+import { edit, plainProd } from "../program/edit";
 import { createNetwork, Machine, Network } from "./machine";
 import { MachineCloud } from "./machine-cloud";
 import { mirrorAddress } from "./machine-services";
@@ -126,12 +126,19 @@ describe("changes of servers whose machines run", function () {
       ),
     );
   const pids = () => Promise.all(machines.map((machine) => machine.run("systemctl show -P MainPID consul.service")));
-  const level = async (machine: Machine) => {
+  /** What Consul says that it runs with. */
+  const runs = async (machine: Machine) => {
     const self = await machine.run(`${asManager} curl -sSf -K - http://127.0.0.1:8500/v1/agent/self`, {
       input: `header = "X-Consul-Token: ${trust.managementToken ?? ""}"\n`,
     });
-    return (JSON.parse(self) as { DebugConfig: { Logging: { LogLevel: string } } }).DebugConfig.Logging.LogLevel;
+    interface Runs {
+      readonly Logging: { readonly LogLevel: string };
+      readonly DNSServiceTTL: Readonly<Record<string, string>>;
+      readonly GossipLANGossipNodes: number;
+    }
+    return (JSON.parse(self) as { DebugConfig: Runs }).DebugConfig;
   };
+  const level = async (machine: Machine) => (await runs(machine)).Logging.LogLevel;
 
   before(async function () {
     this.timeout("30m");
@@ -193,6 +200,32 @@ describe("changes of servers whose machines run", function () {
       "leadership was never handed over",
     );
     ok(seen.gap < 2, `writes stopped for ${seen.gap} s`);
+  });
+
+  it("take more of Consul's configuration: by a reload, by restarts, and nothing that Consul refuses", async () => {
+    const more = (extraConfig: object) => {
+      const config = plainProd();
+      edit(config, "servers", (servers) => Object.assign(servers, { extraConfig }));
+      return { "consul:servers": config["consul:servers"] ?? "" };
+    };
+    await up({});
+    const [before, processes] = [await boots(), await pids()];
+    const ttl = { dns_config: { service_ttl: { orders: "30s" } } };
+    cloud.log.length = 0;
+    await up(more(ttl));
+    deepEqual(await pids(), processes);
+    for (const machine of machines) deepEqual((await runs(machine)).DNSServiceTTL, { "*": "5s", orders: "30s" });
+    ok(!cloud.log.some((call) => call.startsWith("hand-over.sh")), cloud.log.join());
+
+    await up(more({ ...ttl, gossip_lan: { gossip_nodes: 4 } }));
+    for (const [i, pid] of (await pids()).entries()) notEqual(pid, processes[i]);
+    for (const machine of machines) equal((await runs(machine)).GossipLANGossipNodes, 4);
+
+    const restarted = await pids();
+    const refused = up(more({ ...ttl, limits: { rpc_rate: "many" } }));
+    await rejects(refused, /consul-1 .*Consul refuses the new configuration, and the one before stays: .*rpc_rate/s);
+    deepEqual([await boots(), await pids()], [before, restarted]);
+    await up({});
   });
 
   it("take a new version beside the one that runs, and go on where a mirror was not reached", async () => {
