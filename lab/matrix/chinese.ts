@@ -14,12 +14,17 @@ const operations: Readonly<Record<string, { readonly title: string; readonly mea
   certificates: { title: "证书", means: "重新签发每台 server 的证书" },
   authority: { title: "CA", means: "新的 CA；故障发生在三步中的第二步（切换）之前" },
   more: { title: "3→5", means: "增加两台 server" },
-  fewer: { title: "5→3", means: "先告诉 autopilot，再让两台 server 离开，最后改设置，如 docs/operations.md 所写" },
+  fewer: {
+    title: "5→3",
+    means:
+      "先用一次 `up` 确认所有 server 健康，再告诉 autopilot，让两台 server 离开，最后改设置，如 docs/operations.md 所写",
+  },
   move: { title: "换可用区", means: "一台 server 的位置由另一个名字的接替：先加两台，然后它和另一台新的离开" },
   disk: { title: "磁盘", means: "另一台 server 的机器和磁盘也丢了，由 `up --refresh` 重新创建" },
   restore: {
     title: "恢复",
-    means: "在第一台 server 上执行 `consul snapshot restore`；期间写入暂停，因为恢复会让键回到过去",
+    means:
+      "在第一台 server 上执行 `consul snapshot restore`，证书已过期时先执行一次 `up`；期间写入暂停，因为恢复会让键回到过去",
   },
   applications: { title: "应用", means: "由 Job 的脚本为一个应用创建 token，并吊销另一个应用的 token" },
   snapshot: { title: "快照", means: "每台 server 上运行 `consul-snapshot.service`；由 leader 取快照" },

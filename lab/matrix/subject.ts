@@ -82,10 +82,11 @@ export class Subject {
     made: (cluster: Cluster) => void = () => undefined,
   ): Promise<Subject> {
     const wanted = wantedConsul(stackConfig("local"));
-    const wrap = (consul: string) => (ownUser ? wrapped(dir, consul) : consul);
-    const consul = wrap(await findConsul(wanted));
-    const binary = earlierVersion ? wrap(await buildTool("consul-previous")) : consul;
-    const version = earlierVersion ? await versionOf(binary) : wanted.version;
+    const wrap = (version: string, consul: string) => (ownUser ? wrapped(dir, version, consul) : consul);
+    const consul = wrap(wanted.version, await findConsul(wanted));
+    const previous = earlierVersion ? await buildTool("consul-previous") : undefined;
+    const version = previous === undefined ? wanted.version : await versionOf(previous);
+    const binary = previous === undefined ? consul : wrap(version, previous);
     if (smallDisk) mountDisk(dataOf(dir));
     const clock = { ahead: 0 };
     const config = { ...onLoopback(prefix, servers, 2), "consul:version": version };
@@ -271,9 +272,9 @@ function mountDisk(path: string): void {
 }
 
 /** A consul that the victim runs as its own user; it may read and write the files of this one. */
-function wrapped(dir: string, consul: string): string {
+function wrapped(dir: string, version: string, consul: string): string {
   mkdirSync(join(dir, "bin"), { recursive: true });
-  const path = join(dir, "bin", "consul");
+  const path = join(dir, "bin", `consul-${version}`);
   const as = `setpriv --reuid=${victimUser} --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override`;
   const script = ["#!/bin/sh", `case "$*" in *${victim}/*) exec ${as} ${consul} "$@" ;; esac`, `exec ${consul} "$@"`];
   writeFileSync(path, `${script.join("\n")}\n`, { mode: 0o755 });

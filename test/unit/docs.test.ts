@@ -51,6 +51,17 @@ describe("the documents", () => {
     deepEqual(secret.sort(), [...secretOutputs].sort());
   });
 
+  for (const readme of [...readmes, "README.ja.md"]) {
+    it(`have a ${readme} of at most 120 lines, none longer than 160 characters`, () => {
+      const all = read(readme).trimEnd().split("\n");
+      ok(all.length <= 120, `${all.length} lines`);
+      deepEqual(
+        all.filter((line) => Array.from(line).length > 160),
+        [],
+      );
+    });
+  }
+
   it("have every task of package.json in docs/development.md, and no other; no document names one that is not there", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
     const tasks = rows(section(read("docs/development.md"), "## Tasks")).map(([task]) =>
@@ -82,15 +93,6 @@ describe("the documents", () => {
         );
       }
       ok(said.some((line) => line?.startsWith(`HOST_IP:${ports.http}`)));
-    });
-
-    it(`have a ${readme} of at most 120 lines, none longer than 160 characters`, () => {
-      const all = read(readme).trimEnd().split("\n");
-      ok(all.length <= 120, `${all.length} lines`);
-      deepEqual(
-        all.filter((line) => Array.from(line).length > 160),
-        [],
-      );
     });
 
     it(`say in ${readme} where every folder of the program is, and nothing that is not there`, () => {
