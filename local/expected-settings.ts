@@ -6,7 +6,8 @@ import { Json, listSettings, Setting, stackFileSchema, withDefaults } from "../s
 import { programDir } from "./program";
 import { descriptionInChinese, kindInChinese } from "./settings-chinese";
 
-// What is made from the settings' own schema, and committed: docs/settings.md's tables, in both languages, and the schema for editors.
+// What is made from the settings' own schema, and committed: docs/settings.md's tables, in both languages, and the
+// schema for editors.
 
 /** The files, below the program's directory. */
 export const schemaFile = "settings/stack-file.schema.json";

@@ -69,8 +69,8 @@ const recipes: Readonly<Record<Tool, Recipe>> = {
 
 /**
  * Builds a tool with Go, once: the binary is kept below `${XDG_CACHE_HOME:-~/.cache}/consul-alicloud/tools` until
- * go.mod, go.sum, a main file of ours or the Go version change. No tool takes longer than Consul. Only one build runs at a time on a machine; a second caller waits for the first and takes its
- * result.
+ * go.mod, go.sum, a main file of ours or the Go version change. No tool takes longer than Consul. Only one build runs at
+ * a time on a machine; a second caller waits for the first and takes its result.
  *
  * @param progress gets a line now and then while there is something to wait for; passing lines say how far it is
  * @returns the absolute path of the binary

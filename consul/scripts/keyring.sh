@@ -6,11 +6,14 @@
 # directory): such a node, started anew, would understand nobody, or nobody would understand it.
 # No key is ever in an argument list: the shell itself compares and prints them.
 # Every answer is the members' own, gathered by gossip: with 1,000 of them that takes 13 s (docs/facts/consul.md).
-# A server that says nothing at all is given up long before: another server can be asked.
+# A server that says nothing at all is given up long before: another server can be asked. So is a server that knows no
+# leader: where the network cut it off, its members are itself alone.
 patience=$(($(date +%s) + ${KEYRING_PATIENCE:-30}))
 API_SECONDS=15
-until api GET status/leader >/dev/null 2>&1; do
-  [ "$(date +%s)" -lt "$patience" ] || { echo "keyring: Consul does not answer" >&2 && exit 1; }
+problem="Consul does not answer"
+until leader=$(api GET status/leader 2>/dev/null) && [ "${leader#*:}" != "$leader" ]; do
+  [ -z "$leader" ] || problem="this server sees no leader"
+  [ "$(date +%s)" -lt "$patience" ] || { echo "keyring: $problem" >&2 && exit 1; }
   sleep 1
 done
 API_SECONDS=60

@@ -23,8 +23,8 @@ const oldAgentToken = "5eed0000-0000-4000-8000-000000000002";
 const appToken = "5eed0000-0000-4000-8000-000000000003";
 
 /**
- * The consul.json of the hand-made cluster (docs/origins.md), but for what one machine asks: addresses of the loopback instead
- * of an interface and all interfaces, a directory of its own, tokens where its author left his out.
+ * The consul.json of the hand-made cluster (docs/origins.md), but for what one machine asks: addresses of the loopback
+ * instead of an interface and all interfaces, a directory of its own, tokens where its author left his out.
  */
 function handMadeConfig(address: string, dataDir: string, tokens: object): Record<string, unknown> {
   return {

@@ -22,7 +22,8 @@ export const exampleOutputs: Readonly<Record<string, unknown>> = {
 };
 
 /**
- * Copies the example into a new directory, with the reader of outputs as a package beside it: the layout of another repository.
+ * Copies the example into a new directory, with the reader of outputs as a package beside it: the layout of another
+ * repository.
  * @returns the directory, which the caller removes; the example is in stack-typescript, packages in node_modules
  */
 export function exampleElsewhere(): string {

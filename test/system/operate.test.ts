@@ -20,8 +20,8 @@ import { mirrorAddress } from "./machine-services";
 import { acceptingProviders, describeProd } from "./prod-servers";
 import { machinesOrSkip } from "./rootfs";
 
-// `npm run status -- prod` and `npm run debug -- prod` on machines booted from the program's user data: commands run there word for word as Cloud
-// Assistant would run them.
+// `npm run status -- prod` and `npm run debug -- prod` on machines booted from the program's user data: commands run there
+// word for word as Cloud Assistant would run them.
 
 /** Bytes of output that Cloud Assistant keeps of a command. */
 const outputLimit = 24 * 1024;

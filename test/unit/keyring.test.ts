@@ -14,7 +14,7 @@ for word in "$@"; do
   case $before in -X) method=$word ;; esac
   before=$word
 done
-case $word in */status/leader) [ -z "$FROZEN" ] || exit 28; printf '"10.0.0.1:8300" 200' && exit 0 ;; esac
+case $word in */status/leader) [ -z "$FROZEN" ] || exit 28; printf '"%s" 200' "$LEADER" && exit 0 ;; esac
 echo "$method" >>"$PLAY/asked"
 [ "$method" = GET ] || { printf ' 200' && exit 0; }
 answer=$(head -n 1 "$PLAY/answers")
@@ -54,6 +54,7 @@ function run(answers: readonly string[], args: (keyring: string) => readonly str
           CONSUL_HTTP_ADDR: "https://server",
           KEYRING_DEADLINE: "20",
           KEYRING_PATIENCE: "1",
+          LEADER: "10.0.0.1:8300",
           ...environment,
         },
       },
@@ -93,6 +94,12 @@ describe("the script for gossip keys", () => {
   it("gives a server up that says nothing, so that another one can be asked", () => {
     const { status, stderr, changes } = run([unreachable], only, { FROZEN: "yes" });
     deepEqual([status, stderr, changes], [1, "keyring: Consul does not answer\n", []]);
+  });
+
+  it("gives a server up that knows no leader: where the network cut it off, it would speak for itself alone", () => {
+    const alone = JSON.stringify([{ WAN: false, Keys: { new: 1 }, PrimaryKeys: { new: 1 }, NumNodes: 1 }]);
+    const { status, stderr, changes } = run([`${alone} 200`], only, { LEADER: "" });
+    deepEqual([status, stderr, changes], [1, "keyring: this server sees no leader\n", []]);
   });
 
   it("asks who is behind before it switches, whatever the next answer is", () => {
