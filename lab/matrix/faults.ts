@@ -122,8 +122,10 @@ export const faults: Readonly<Record<string, Fault>> = {
     title: "certificate expired",
     means: "the certificates of all servers expired a day ago, and Consul has loaded them since",
     inflict: async (subject) => {
+      const { certificates } = loadSettings();
+      const short = { ...certificates, serverDays: 2, renewDays: 1 };
       subject.clock.ahead = -3 * day;
-      await subject.rollout.up({ "consul:certificates": '{"serverDays":2,"renewDays":1}' });
+      await subject.rollout.up({ "consul:certificates": JSON.stringify(short) });
       subject.clock.ahead = 0;
     },
     names: /certificate/,
