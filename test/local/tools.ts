@@ -12,8 +12,6 @@ async function main(): Promise<void> {
     await buildTool(tool, say);
   }
   if (process.argv[2] !== "system") return;
-  const cluster = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"] as const;
-  for (const tool of [...cluster, "crane", "consul-template"] as const) await buildTool(tool, say);
   // Whoever runs the tests need not have every language.
   for (const example of examples) await buildExample(example, say).catch(complain);
 }

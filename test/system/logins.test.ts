@@ -338,7 +338,9 @@ describe("logins with the token of a service account", function () {
       ok(container);
       const script = container.args?.[0]?.replaceAll("/run/", `${run}/`) ?? "";
       const PATH = [dirname(cluster.consul), process.env.PATH].join(delimiter);
-      const child = spawn("sh", ["-c", script], { env: { PATH, ...own, ...environment }, stdio: "inherit" });
+      // A process group, as a container ends all of its processes: the script's `sleep` outlives the script.
+      const options = { env: { PATH, ...own, ...environment }, stdio: "inherit", detached: true } as const;
+      const child = spawn("sh", ["-c", script], options);
       started.push(child);
       return child;
     };
@@ -367,7 +369,7 @@ describe("logins with the token of a service account", function () {
       await stop(again);
       await denied(cluster.api("server-1", secret).get("acl/token/self"));
     } finally {
-      for (const child of started) child.kill("SIGKILL");
+      for (const { pid } of started) if (pid !== undefined) endGroup(pid);
     }
   });
 
@@ -402,3 +404,12 @@ describe("logins with the token of a service account", function () {
     ServiceAccountJWT: Buffer.from(data.token ?? "", "base64").toString(),
   });
 });
+
+/** Ends every process of a group that still runs. */
+function endGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // All have ended.
+  }
+}
