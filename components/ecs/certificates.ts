@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "timers/promises";
 import * as pulumi from "@pulumi/pulumi";
 import { certificateDates, CertificateDates, readDates, renewCertificate } from "../../consul/machine/commands";
 import { Trust } from "../trust";
-import { Cloud } from "./cloud";
+import { Cloud, Outcome } from "./cloud";
 import { progress, ServerMachines, valueOf } from "./machines";
 
 export interface CertificatesArgs {
@@ -39,6 +39,8 @@ const skewSeconds = 300;
  */
 export class Certificates {
   private looks: Promise<readonly Look[]> | undefined;
+  /** What machines have said, by id. */
+  private readonly said = new Map<string, Look>();
   private renewed: Promise<void> | undefined;
 
   constructor(private readonly args: CertificatesArgs) {}
@@ -121,7 +123,7 @@ export class Certificates {
     }
   }
 
-  /** What the servers say of their certificates. Asked anew until every one that runs has answered. */
+  /** What the servers say of their certificates. Machines that run are asked until they have answered, and no further. */
   private look(): Promise<readonly Look[]> {
     this.looks ??= this.ask();
     return this.looks;
@@ -131,16 +133,16 @@ export class Certificates {
     const { cloud, machines } = this.args;
     try {
       const running = (await machines.list()).filter(({ status }) => status === "Running");
-      const said = await cloud.run(
-        running.map(({ id }) => id),
-        certificateDates,
-      );
+      const silent = running.filter(({ id }) => !this.said.has(id));
+      const ids = silent.map(({ id }) => id);
+      const outcomes = ids.length === 0 ? new Map<string, Outcome>() : await cloud.run(ids, certificateDates);
       const at = Date.now();
-      const looks = running.flatMap(({ id, name }) => {
-        const outcome = said.get(id);
+      for (const { id, name } of silent) {
+        const outcome = outcomes.get(id);
         const dates = outcome && "output" in outcome ? readDates(outcome.output) : undefined;
-        return dates ? [{ id, name, at, ...dates }] : [];
-      });
+        if (dates) this.said.set(id, { id, name, at, ...dates });
+      }
+      const looks = running.flatMap(({ id }) => this.said.get(id) ?? []);
       if (looks.length < running.length) this.looks = undefined;
       return looks;
     } catch {

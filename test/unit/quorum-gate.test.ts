@@ -21,6 +21,8 @@ class BreakableCloud extends FakeCloud {
   age: Record<string, number> = {};
   /** Seconds by which a server's clock is ahead. */
   ahead: Record<string, number> = {};
+  /** Machines that were asked for the dates of their certificates, a line for each time. */
+  dated: string[] = [];
   /** What unwanted.sh finds. */
   unwanted = "";
   passes = 0;
@@ -46,7 +48,8 @@ class BreakableCloud extends FakeCloud {
 
   override run(ids: readonly string[], command: Command) {
     if (command === askQuorum) this.passes += 1;
-    if (command !== certificateDates) this.log.push(this.described(ids, command));
+    if (command === certificateDates) this.dated.push(ids.map((id) => id.replace("i-", "")).join(" "));
+    else this.log.push(this.described(ids, command));
     return super.run(ids, command);
   }
 
@@ -85,6 +88,7 @@ class BreakableCloud extends FakeCloud {
   protected override answer(name: string, command: Command): Outcome {
     const said = words(command);
     if (command === certificateDates) {
+      if ("problem" in this.looks(name, this.passes)) return { problem: "its Cloud Assistant is not there" };
       const now = Math.floor(Date.now() / 1000) + (this.ahead[name] ?? 0);
       return { output: `${now - (this.age[name] ?? 86_400)} ${now + (this.left[name] ?? 9_000_000)} ${now}\n` };
     }
@@ -645,6 +649,15 @@ describe("the gate before a server goes down", () => {
       fake.ahead = { "consul-3": -86_400 };
       await rejects(update(gateOf(), "consul-1", reloads), /by the clock of consul-3 \(i-consul-3\) it is/);
       await update(gateOf({ gate: { waitMinutes: 1, skip: ["consul-3"] } }), "consul-1", reloads);
+    });
+
+    it("asks a machine that does not answer again, and no other", async () => {
+      madeAt = Date.now();
+      fake.looks = (name, pass) =>
+        name === "consul-2" && pass < 4 ? { problem: "its Cloud Assistant is not there" } : samples(name);
+      await update(gateOf(), "consul-1");
+      deepEqual(fake.dated.slice(0, 3), ["consul-1 consul-2 consul-3", "consul-2", "consul-2"]);
+      ok(fake.dated.slice(1).every((asked) => asked === "consul-2"));
     });
 
     it("waits where it is ahead by little", async () => {
