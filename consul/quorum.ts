@@ -201,7 +201,7 @@ const units: Readonly<Record<string, readonly [what: string, remedy: string]>> =
 /** What has to hold of the network among servers. Follows "see that". */
 export const serversReach = "the servers reach each other on ports 8300 and 8301 (security group, routes)";
 
-const reach = `where it has not just started, see that its disk is not full and that ${serversReach}`;
+const reach = `see that its disk is not full and that ${serversReach}`;
 
 /** Why there is nothing to learn from a server's answer. */
 function silence({ name, view }: Server): Doubt[] {

@@ -79,7 +79,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       subject.cluster.wipe(victim);
       subject.cluster.start(victim);
     },
-    names: /it needs a minute/,
+    names: /where that stays so for a minute/,
     remedy: nothing,
   },
   missing: {
