@@ -166,13 +166,14 @@ export const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-/** Rules of this network namespace, which is the cell's own. Packets of Consul's API alone still come and go. */
+/** Rules of this network namespace, which is the cell's own. Consul's API alone, and the server itself, still reach it. */
 function partition({ cluster, prefix }: Subject): void {
   const { address } = cluster.node(victim);
   const ip = (...args: (string | number)[]) => execFileSync("ip", args.map(String));
   ip("rule", "add", "pref", 100, "lookup", "local");
   ip("rule", "del", "pref", 0);
   ip("rule", "add", "pref", 10, "ipproto", "tcp", "sport", ports.http, "uidrange", user, "lookup", "local");
+  ip("rule", "add", "pref", 15, "uidrange", user, "to", address, "lookup", "local");
   ip("rule", "add", "pref", 20, "uidrange", user, "to", `${prefix}.0/24`, "prohibit");
   ip("rule", "add", "pref", 21, "to", address, "ipproto", "udp", "prohibit");
   ip("rule", "add", "pref", 22, "to", address, "ipproto", "tcp", "dport", `${ports.rpc}-${ports.rpc + 2}`, "prohibit");
