@@ -15,7 +15,7 @@ export function print(status: Status, colours = false): string {
   const verdict = `${stack} (datacenter ${datacenter}): ${status.ok ? "all is well" : `NOT WELL, ${wrong}`}`;
   const painted = paint(status.ok ? "green" : "red", verdict);
   const heading = (text: string) => ["", paint("bold", text)];
-  const kept = servers.filter(({ mayGoDown }) => !mayGoDown.ok);
+  const kept = servers.filter((server) => runs(server) && !server.mayGoDown.ok);
   return [
     painted,
     ...heading("Servers"),
@@ -27,7 +27,7 @@ export function print(status: Status, colours = false): string {
     "",
     ...aligned([
       ["Leader", status.leader ?? "none"],
-      ["Voters", `${status.voters} of ${servers.length}`],
+      ["Voters", votersText(status)],
       ["Agents", agentsText(status.agents)],
       ["Snapshot", snapshotText(snapshots)],
       ...keys.map((key) => [sentence(key.what), runoutText(key)]),
@@ -48,8 +48,16 @@ function serverRow({ name, id, state, role, version, certificate, diskFree, mayG
     version ?? "?",
     certificate ? `${certificate.daysLeft} days` : "?",
     diskFree === undefined ? "?" : `${Math.round(diskFree * 100)} %`,
-    mayGoDown.ok ? "yes" : "no",
+    state !== running ? "is down" : mayGoDown.ok ? "yes" : "no",
   ];
+}
+
+const running = "Running";
+const runs = ({ state }: ServerStatus) => state === running;
+
+function votersText({ voters, servers }: Status): string {
+  const down = servers.filter((server) => !runs(server) && ["leader", "voter"].includes(server.role)).length;
+  return `${voters} of ${servers.length}${down === 0 ? "" : `, ${down} of them down`}`;
 }
 
 function agentsText(agents: Status["agents"]): string {

@@ -4,7 +4,7 @@ import { tmpdir } from "os";
 import { join } from "path";
 import { parse } from "yaml";
 import { appAccess } from "../../components/kubernetes/app-environment";
-import { programDir, ProgramRun, runProgram } from "../../local/program";
+import { programDir, ProgramRun, runProgram, stackConfig } from "../../local/program";
 import { FixtureProviders, prodOutputs } from "../../local/fixtures";
 
 const reference = (app: string) =>
@@ -15,10 +15,13 @@ const reference = (app: string) =>
     accessorId: "f1c70e5a-0000-4000-8000-0000000acce5",
   });
 
+/** The applications of Pulumi.staging.yaml: docs/first-deployment.md deploys the example beside that stack. */
+const apps = JSON.parse(stackConfig("staging")["consul:apps"] ?? "[]") as { name: string }[];
+
 /** The outputs that the Consul stack gives to the example. */
 export const exampleOutputs: Readonly<Record<string, unknown>> = {
   ...prodOutputs,
-  apps: { orders: reference("orders"), "orders-config": reference("orders-config") },
+  apps: Object.fromEntries(apps.map(({ name }) => [name, reference(name)])),
 };
 
 /**

@@ -266,7 +266,10 @@ describe("the status of a deployment", () => {
     const lines = text.trim().split("\n");
     equal(lines[0], "prod (datacenter aly-consul): NOT WELL, 1 thing is wrong");
     equal(lines.at(-1), lines[0]);
-    match(text, /^consul-2 +i-consul-2 +Stopped +voter +1\.22\.3 +\? +\? +no$/m);
+    match(text, /^consul-2 +i-consul-2 +Stopped +voter +1\.22\.3 +\? +\? +is down$/m);
+    match(text, /^consul-1 may not go down: consul-2 /m);
+    ok(!text.includes("consul-2 may not go down"));
+    match(text, /^Voters +3 of 3, 1 of them down$/m);
     match(
       text,
       /^Snapshot +2026-11-29T11:00:00.000Z, 1 hours ago, 4 KiB, with its copy in example-consul-prod\/prod\/$/m,
