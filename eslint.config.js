@@ -16,7 +16,7 @@ const short = [
 ];
 
 module.exports = tseslint.config(
-  { ignores: ["node_modules/", "bin/", "**/dist/", ".cache/", ".local/"] },
+  { ignores: ["node_modules/", "bin/", "**/dist/", ".cache/", ".local/", ".npm/", ".pulumi/"] },
   ...tseslint.configs.strictTypeChecked,
   ...tseslint.configs.stylisticTypeChecked,
   {

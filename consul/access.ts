@@ -33,7 +33,10 @@ export function appRules({ services, kv, policy }: AppAccess): string[] {
     ),
     'service_prefix "" { policy = "read" }',
     'node_prefix "" { policy = "read" }',
-    ...kv.read.filter((prefix) => !kv.write.includes(prefix)).map((prefix) => key(prefix, "read")),
+    // The longest prefix decides: a narrower one that may only be read would take the right to write away.
+    ...kv.read
+      .filter((prefix) => !kv.write.some((written) => prefix.startsWith(written)))
+      .map((prefix) => key(prefix, "read")),
     ...kv.write.map((prefix) => key(prefix, "write")),
     ...(policy === undefined ? [] : [policy.trim()]),
   ];

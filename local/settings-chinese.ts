@@ -130,7 +130,7 @@ export const chineseDescriptions: Readonly<Record<string, string>> = {
   "dns.key": "该 ConfigMap 里自己专用的键；绝不能是 Corefile",
   "dns.port": "集群的 CoreDNS 监听的端口，即其 Corefile 里的那个",
   "dns.clusterIp": "Service consul-dns 的固定集群 IP：CoreDNS 记的是这个地址，所以重建的 Service 应当保留它",
-  "apps[].name": "它的策略、token 和 Secret（<name>-consul-token）以此命名；不能是 `consul-…`",
+  "apps[].name": "它的策略、token 和 Secret（<name>-consul-token）以此命名；不能是 `consul-…` 或 `secrets`",
   "apps[].namespace": "放该 Secret 的命名空间；是应用自己的，并且已经存在",
   "apps[].services": "它注册的服务：名称，或以 * 结尾的前缀；查找则本来就能查到所有服务",
   "apps[].kv.read": "它能读的键的前缀",

@@ -46,8 +46,10 @@ export const grants = {
 
 const app = z.strictObject({
   name: label
-    .refine((name) => !name.startsWith("consul-"), { error: "a name that does not begin with consul-" })
-    .describe("names its policy, its token and its Secret, <name>-consul-token; not `consul-…`"),
+    .refine((name) => !name.startsWith("consul-") && name !== "secrets", {
+      error: "a name that does not begin with consul-, and not secrets, which this program has itself",
+    })
+    .describe("names its policy, its token and its Secret, <name>-consul-token; not `consul-…`, not `secrets`"),
   namespace: label.describe("namespace that gets the Secret; the application's own, which exists already"),
   services: grants.services
     .default([])

@@ -117,24 +117,28 @@ function createTokens(
   return access;
 }
 
-/** What lets service accounts of the cluster log in; nothing where none may. */
+/**
+ * What lets service accounts of the cluster log in. With an empty list the reviewer stays, unprotected: the Job ends the
+ * logins first, and the reviewer goes once `consul:logins` does.
+ */
 function createLogins(
   settings: Settings,
   { namespace, provider }: ClusterAccess,
   keeper: Keeper,
 ): pulumi.Input<readonly AclObject[]> {
-  const { apiServer = "https://kubernetes.default.svc", namespaces = [] } = settings.logins ?? {};
-  if (namespaces.length === 0) return [];
+  if (settings.logins === undefined) return [];
+  const { apiServer = "https://kubernetes.default.svc", namespaces } = settings.logins;
   const { reviewer } = new LoginReviewer(
     "consul-login-reviewer",
     {
       namespace,
       namespaces: [...new Set(namespaces.map(({ namespace }) => namespace))],
       apiServer,
-      protect: settings.protect,
+      protect: settings.protect && namespaces.length > 0,
     },
     { providers: [provider] },
   );
+  if (namespaces.length === 0) return [];
   return reviewer.apply((reviewer) => loginObjects(keeper, namespaces, reviewer));
 }
 

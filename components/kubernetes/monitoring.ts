@@ -3,6 +3,7 @@ import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { Endpoints } from "@pulumi/kubernetes/core/v1/endpoints";
 import { Service } from "@pulumi/kubernetes/core/v1/service";
 import * as pulumi from "@pulumi/pulumi";
+import { isIP } from "net";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
@@ -123,7 +124,7 @@ export class Monitoring extends pulumi.ComponentResource {
       },
       { parent: this },
     );
-    const addresses = pulumi.output(serverAddresses).apply((all) => all.map((ip) => ({ ip })));
+    const addresses = pulumi.output(serverAddresses).apply((all) => all.map((ip) => ({ ip: addressOf(ip) })));
     // Endpoints, not an EndpointSlice: Prometheus' operator looks for these unless told otherwise, and Kubernetes
     // makes the slice from them.
     new Endpoints(
@@ -163,4 +164,13 @@ function target(job: string, { token, datacenter }: Scrape) {
       { targetLabel: "consul_datacenter", replacement: datacenter },
     ],
   };
+}
+
+/** @throws RunError where a server has a name: Kubernetes takes nothing but addresses for Endpoints */
+function addressOf(server: string): string {
+  if (isIP(server) > 0) return server;
+  throw new pulumi.RunError(
+    `consul:monitoring.scrape: the servers' stack gives names (${server}), since its servers are pods, and not ` +
+      "addresses, which Prometheus needs here: set consul:monitoring.scrape: false, and have them scraped by the servers' own stack",
+  );
 }

@@ -1,5 +1,5 @@
 import { readableUserData } from "../../consul/machine/user-data";
-import { deepEqual, equal, notEqual, ok } from "assert/strict";
+import { deepEqual, equal, notEqual, ok, rejects } from "assert/strict";
 import { readFileSync } from "fs";
 import { join } from "path";
 import { parse } from "yaml";
@@ -7,7 +7,7 @@ import { grantOwner } from "../../consul/access";
 import { appAccess } from "../../components/kubernetes/app-environment";
 import { accessorId } from "../../consul/acl";
 import { ProgramRun, Registered } from "../../local/program";
-import { runFixture } from "../../local/fixtures";
+import { FixtureProviders, prodServersOutputs, runFixture } from "../../local/fixtures";
 import { edit, plain } from "./edit";
 
 const orders = { name: "orders", namespace: "shop", services: ["orders"], kv: { read: ["config/orders/"] } };
@@ -39,6 +39,23 @@ describe("applications", () => {
     deepEqual(without.outputs.apps?.value, {});
     for (const { name } of without.resources) ok(!/access|consul-snapshot|monitoring/.test(name), name);
     deepEqual(opened(without), ["10.16.250.0/24"]);
+  });
+
+  it("may all be taken off the lists in prod: what revokes their tokens and logins stays, and protects nothing", async () => {
+    const apiServer = "https://10.16.0.10:6443";
+    const accounts = ["consul-access-account", "consul-login-reviewer"];
+    const protectedIn = (made: ProgramRun) => accounts.map((name) => named(made, name).options.protect);
+    deepEqual(protectedIn(await run({ apps: [orders], logins: { apiServer, namespaces: [{ namespace: "web" }] } })), [
+      true,
+      true,
+    ]);
+    const none = await run({ apps: [], logins: { apiServer, namespaces: [] } });
+    deepEqual(protectedIn(none), [false, false]);
+    ok(named(none, "consul-access-job"));
+  });
+
+  it("may be called anything but what this program calls its own Secret", async () => {
+    await rejects(run({ apps: [{ ...orders, name: "secrets" }] }), /consul:apps\[0\]\.name: "secrets" - a name that/);
   });
 
   it("get a token each, as a Secret in their namespace that follows the Job", async () => {
@@ -256,6 +273,14 @@ describe("monitoring", () => {
     const { subsets } = named(made, "consul-monitoring-servers-addresses").inputs as { subsets: Tree[] };
     deepEqual(subsets[0]?.addresses, [{ ip: "10.16.190.28" }, { ip: "10.16.190.40" }, { ip: "10.16.190.70" }]);
     deepEqual(opened(made).sort(), ["10.16.0.0/16", "10.16.250.0/24"]);
+  });
+
+  it("says what to do where the servers' stack gives names, as servers in a cluster have", async () => {
+    const outputs = { ...prodServersOutputs, retryJoin: ["consul-server-0.consul-server.consul.svc"] };
+    await rejects(
+      runFixture("prod-agents", undefined, new FixtureProviders(outputs)),
+      /consul:monitoring\.scrape: .* set consul:monitoring\.scrape: false/,
+    );
   });
 
   it("finds servers in the cluster as pods", async () => {

@@ -33,6 +33,14 @@ describe("what an application may do", () => {
     );
   });
 
+  it("may write below a prefix that it writes, whatever it reads there", () => {
+    const kv = { read: ["config/", "state/orders/today/"], write: ["state/"] };
+    deepEqual(
+      appRules({ services: [], kv }).filter((rule) => rule.startsWith("key_prefix")),
+      ['key_prefix "config/" { policy = "read" }', 'key_prefix "state/" { policy = "write" }'],
+    );
+  });
+
   it("is a policy and one token for each valid secret, each with the mark of the stack that keeps them", () => {
     const secrets = ["f1c70e5a-0000-4000-8000-000000000001", "f1c70e5a-0000-4000-8000-000000000002"];
     const objects = grantObjects(prodStack, [{ name: "orders", rules: ['node_prefix "" {}'], secrets }]);
