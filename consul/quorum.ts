@@ -237,11 +237,14 @@ function doubtsOf(
       if (judged?.SerfStatus !== "alive" || !judged.Healthy) found.push([other, "is not healthy"]);
       if (members?.find(({ Name }) => Name === other)?.Status !== 1) found.push([other, `is not alive for ${name}`]);
     }
+    // A leader that was started after a server had been lost has never heard of it, and does not know its name.
+    let nameless = lost.filter((name) => !voters.some(({ Node }) => Node === name)).length;
     const strangers = voters.filter(
       ({ Node, Address }) =>
         !servers.some(({ name }) => name === Node) &&
         !lost.includes(Node) &&
-        !guests.includes(Address.split(":")[0] ?? ""),
+        !guests.includes(Address.split(":")[0] ?? "") &&
+        !(Node === "(unknown)" && nameless-- > 0),
     );
     for (const { Node, ID } of strangers) {
       found.push([Node, "is in raft and none of ours", `\`consul operator raft remove-peer -id=${ID}\``]);

@@ -1,6 +1,7 @@
 import { readdirSync } from "fs";
 import { defineTask, Misuse } from "../local/command";
 import { programDir, stackConfig } from "../local/program";
+import type { Settings } from "../settings";
 import { maintenance } from "../settings/maintenance";
 import { Deployed, Due, dueAt, isPatch } from "./due-list";
 import { pulumiJson, readSettings } from "./stack";
@@ -15,8 +16,11 @@ export interface Report {
   readonly window: { readonly open: boolean; readonly next: string } | undefined;
   /** Whether \`up\` has something to do, and may do it now. */
   readonly run: boolean;
-  /** The version for that: the one that is deployed, or a later patch of it. */
-  readonly version: string;
+  /**
+   * Settings for that, in place of those of the commit: the version that is deployed or, with what belongs to it, a later
+   * patch of it that was merged.
+   */
+  readonly config: Readonly<Record<string, string>>;
   /** The commit that was deployed last: \`up\` runs that one, and nothing that was merged since. */
   readonly commit: string | undefined;
 }
@@ -39,9 +43,14 @@ export async function dueOf(stack: string, now: Date): Promise<Report> {
     due,
     window,
     run: window?.open === true && due.some(({ by }) => by === "up"),
-    version: isPatch(settings.version, consulVersion) ? settings.version : consulVersion,
+    config: isPatch(settings.version, consulVersion) ? versionOf(settings) : { "consul:version": consulVersion },
     commit: deployedCommit(await pulumiJson("stack", "history", "--json", "--page-size", "50", "--stack", stack)),
   };
+}
+
+/** A version, the checksum of its zip and the digest of its image: they change together (docs/mainland.md). */
+function versionOf({ version, downloadSha256, imageDigest }: Settings): Record<string, string> {
+  return { "consul:version": version, "consul:downloadSha256": downloadSha256, "consul:imageDigest": imageDigest };
 }
 
 /** The commit of the last update that succeeded, as Pulumi's history has it, newest first. */

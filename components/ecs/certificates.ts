@@ -79,7 +79,7 @@ export class Certificates {
    * Gives their new certificates to all servers whose own is valid for less than a day, or not yet, before anything else
    * is done to any of them. It takes no restart. Looks once in an `up`. Machines that take no commands are left alone: the
    * gate has a word to say about those.
-   * @throws RunError where a machine takes commands and its Consul does not take the certificate
+   * @throws RunError where a machine takes commands and its Consul does not take the certificate; the others have got theirs
    */
   renewExpired(): Promise<void> {
     this.renewed ??= this.renew();
@@ -87,7 +87,8 @@ export class Certificates {
   }
 
   private async renew(): Promise<void> {
-    const { cloud, trust } = this.args;
+    const { cloud, trust, skip } = this.args;
+    const problems: string[] = [];
     const late = (await this.look()).filter(({ from, until, now }) => until - now < secondsPerDay || from > now);
     for (const { id, name, from, until, now } of late) {
       const own = trust.servers.find((server) => server.name === name);
@@ -98,9 +99,12 @@ export class Certificates {
       const command = renewCertificate(pem, await valueOf(trust.managementToken));
       const outcome = (await cloud.run([id], command)).get(id) ?? { problem: "there was no answer" };
       if ("output" in outcome) continue;
-      throw new pulumi.RunError(
-        `${name} (${id}) has not got its new certificate: ${outcome.problem}. Put that right and run \`pulumi up\` again`,
-      );
+      const problem = `${name} (${id}) has not got its new certificate: ${outcome.problem}`;
+      if (skip.includes(name)) await pulumi.log.warn(`${problem}; consul:gate.skip names ${name}`);
+      else problems.push(problem);
+    }
+    if (problems.length > 0) {
+      throw new pulumi.RunError(`${problems.join("; ")}. Put that right and run \`pulumi up\` again`);
     }
     if (late.length > 0) await this.leaderSeenBy(late.map(({ name }) => name));
   }

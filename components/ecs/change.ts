@@ -92,3 +92,20 @@ async function plain(inputs: Inputs): Promise<Inputs> {
     .map(async ([key, value]) => [key, pulumi.Output.isInstance(value) ? await valueOf(value) : value] as const);
   return Object.fromEntries(await Promise.all(entries));
 }
+
+/** Says in a preview what the update does to a server. The values that decide may not be known before the update. */
+export function announce(
+  server: string,
+  before: Tags,
+  wanted: Tags,
+  stoppedBy: readonly string[],
+  userData: pulumi.Output<UserData>,
+): Promise<void> | void {
+  const known = ["consul-config", "consul-start"].every((tag) => typeof wanted[tag] === "string");
+  if (!known && stoppedBy.length === 0) {
+    return pulumi.log.info(`${server}: Consul reloads or restarts: it depends on values that the update makes first`);
+  }
+  if (!known) return pulumi.log.info(`${server}: the machine stops and starts (${stoppedBy.join(", ")})`);
+  const change = changeOf(before, wanted, stoppedBy);
+  userData.apply((own) => pulumi.log.info(describeChange(server, change, before, own)));
+}

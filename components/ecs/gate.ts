@@ -8,7 +8,7 @@ import { refusedStep, refusedVersion, SetTo, setTo } from "../../consul/upgrade"
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
 import { Certificates } from "./certificates";
-import { Change, changeOf, describeChange, stoppingInputs, Tags } from "./change";
+import { announce, Change, changeOf, stoppingInputs, Tags } from "./change";
 import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
 import { Patience } from "./patience";
@@ -84,25 +84,34 @@ export class QuorumGate {
   /**
    * Resolves once every server is a healthy voter of the wanted version and runs the wanted configuration; asked at each
    * `up`, never in a preview. Nothing of it is a resource: a check that failed leaves no trace that the next `up` could
-   * take for success. A server that runs something else, whatever its tags say, is brought to what it is to run.
+   * take for success. A server that runs something else, although its tags are those that are wanted, is brought to what
+   * it is to run. With other tags its own update was not part of this run (`--target`, `--run-program`): it stays as it is.
+   * @param tags of the servers' machines, as the engine has them now
    */
   ready(
-    instanceIds: readonly pulumi.Output<string>[],
+    tags: readonly pulumi.Output<Tags | undefined>[],
     userData: readonly pulumi.Output<UserData>[],
   ): pulumi.Output<void> {
     if (pulumi.runtime.isDryRun()) return pulumi.output(undefined);
+    const { servers } = this.args;
     const lost = this.lost();
     if (lost.length > 0) {
       void pulumi.log.warn(`nothing is expected of ${lost.join(", ")}: consul:gate.skip names what is lost`);
     }
-    const ready = pulumi.output({ wanted: [...userData], ids: [...instanceIds] }).apply(async ({ wanted }) => {
-      const strays = await this.strays(wanted, []);
+    const ready = pulumi.output({ wanted: [...userData], tags: [...tags] }).apply(async ({ wanted, tags }) => {
+      const updated = servers.filter((_, i) => tags[i] === undefined || tags[i]["consul-config"] === wanted[i]?.config);
+      const all = await this.strays(wanted, []);
+      const strays = all.filter((name) => updated.includes(name));
+      const left = all.filter((name) => !updated.includes(name));
+      if (left.length > 0) {
+        await pulumi.log.warn(`${left.join(", ")}: not updated by this run; \`pulumi up\` without --target does it`);
+      }
       if (strays.length > 0) await this.certificates.valid();
       for (const server of strays) {
-        const own = wanted[this.args.servers.indexOf(server)];
+        const own = wanted[servers.indexOf(server)];
         if (own) await this.change.bring(server, own, "reload", () => this.mayGoDown(server, {}, "configuration"));
       }
-      if (strays.length > 0) await this.strays(wanted, this.args.servers);
+      if (strays.length > 0) await this.strays(wanted, updated);
     });
     // The wait depends on user data, which is secret. The result, that the servers are well, is not.
     return pulumi.unsecret(ready);
@@ -137,7 +146,7 @@ export class QuorumGate {
   private async countServers(minQuorum: number, machines: readonly Machine[]): Promise<void> {
     const count = this.args.servers.length;
     if (minQuorum === count || minQuorum === 0) return;
-    await this.machines.onOne(machines, [{ script: "machine/autopilot.sh", args: [String(count)] }]);
+    await this.machines.onOne(this.counted(machines), [{ script: "machine/autopilot.sh", args: [String(count)] }]);
     progress(`autopilot counts ${count} servers now`);
   }
 
@@ -152,7 +161,8 @@ export class QuorumGate {
     const { caCertificate, gossipKeys, agentToken } = trust;
     const all = pulumi.output({ ca: caCertificate, gossipKeys, agentToken, after });
     const retired = all.apply(async ({ ca, ...secrets }) => {
-      const machines = await this.machines.list();
+      // A server that gate.skip names may have an earlier token in its files, and would revoke the one in use.
+      const machines = this.counted(await this.machines.list());
       // A first rotation that was killed or reverted may have left a key or a token behind. Only the cluster knows.
       const { gossipKeys, agentToken } = secrets;
       if (!rotated && (await this.machines.onOne(machines, unwanted(gossipKeys, agentToken))) === "") return;
@@ -238,7 +248,9 @@ export class QuorumGate {
     peers: readonly Machine[],
     raftIds: ReadonlyMap<string, string>,
   ): Promise<string> {
-    const heir = peers.at(this.args.servers.indexOf(server) - 1)?.name ?? "";
+    const { servers } = this.args;
+    const before = peers.filter(({ name }) => servers.indexOf(name) < servers.indexOf(server));
+    const heir = (before.at(-1) ?? peers.at(-1))?.name ?? "";
     const id = raftIds.get(heir) ?? "";
     // The raft id comes from one machine and goes into a root command for another machine.
     if (!/^[\w-]{1,64}$/.test(id)) throw new RefusedError(`${heir} has an impossible raft id: ${JSON.stringify(id)}`);
@@ -307,26 +319,14 @@ export class QuorumGate {
     return this.args.settings.gate.skip.filter((name) => name !== candidate);
   }
 
+  /** Machines that run, and of which something is expected. */
+  private counted(machines: readonly Machine[]): Machine[] {
+    return machines.filter(({ name, status }) => status === "Running" && !this.skips(name));
+  }
+
   private skips(server: string): boolean {
     return this.args.settings.gate.skip.includes(server);
   }
-}
-
-/** Says in a preview what the update does to a server. The values that decide may not be known before the update. */
-function announce(
-  server: string,
-  before: Tags,
-  wanted: Tags,
-  stoppedBy: readonly string[],
-  userData: pulumi.Output<UserData>,
-): Promise<void> | void {
-  const known = ["consul-config", "consul-start"].every((tag) => typeof wanted[tag] === "string");
-  if (!known && stoppedBy.length === 0) {
-    return pulumi.log.info(`${server}: Consul reloads or restarts: it depends on values that the update makes first`);
-  }
-  if (!known) return pulumi.log.info(`${server}: the machine stops and starts (${stoppedBy.join(", ")})`);
-  const change = changeOf(before, wanted, stoppedBy);
-  userData.apply((own) => pulumi.log.info(describeChange(server, change, before, own)));
 }
 
 function ofAll(what: string): Reason {

@@ -10,7 +10,7 @@ import { Snapshots } from "../../consul/machine/snapshots";
 import { encoded, renderUserData, UserData } from "../../consul/machine/user-data";
 import { EcsServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
-import { configTags } from "./change";
+import { configTags, Tags } from "./change";
 import { Cloud } from "./cloud";
 import { QuorumGate } from "./gate";
 import { categoryOf, guardMoves } from "./moves";
@@ -71,7 +71,8 @@ export class EcsServers extends pulumi.ComponentResource {
     this.instanceIds = machines.map(({ instance }) => instance.id);
     const userData = machines.map((machine) => machine.userData);
     this.exist = pulumi.output([this]);
-    this.ready = this.gate.ready(this.instanceIds, userData).apply(() => [this]);
+    const known = machines.map(({ instance }) => instance.tags as pulumi.Output<Tags | undefined>);
+    this.ready = this.gate.ready(known, userData).apply(() => [this]);
     this.registerOutputs({});
   }
 

@@ -25,6 +25,8 @@ case $1 in
     sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p' "$2" | place server.pem
     sed -n '/BEGIN .*PRIVATE KEY/,/END .*PRIVATE KEY/p' "$2" | place server-key.pem
     # A server that was started without a leader knows no token yet, and refuses this one.
-    demand PUT agent/reload >/dev/null 2>&1 || systemctl reload consul.service
+    # One that is stopped reads its certificate when it starts.
+    demand PUT agent/reload >/dev/null 2>&1 || systemctl reload consul.service ||
+      ! systemctl is-active --quiet consul.service
     ;;
 esac

@@ -55,7 +55,8 @@ done
 report=$(consul snapshot inspect "$directory/$name.partial")
 index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
 mv "$directory/$name.partial" "$directory/$name"
-only "$keep"
+# This one stays, also where a clock that was ahead once left names of a later time.
+newest | grep -vxF "$name" | tail -n "+$keep" | while read -r old; do rm -f "$directory/$old"; done
 
 here=$(dirname "$0")
 if [ -n "$bucket" ] && [ -f "$here/oss-put.sh" ]; then

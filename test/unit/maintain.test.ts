@@ -403,7 +403,9 @@ esac`;
     const version = stackConfig("prod")["consul:version"] ?? "";
     const [minor, patch] = [version.replace(/\.\d+$/, ""), version.split(".")[2]];
     const earlier = `${minor}.${Number(patch) - 1}`;
-    match(maintain({ version: earlier }).calls[1] ?? "", new RegExp(`pulumi up .*--config consul:version=${version}$`));
+    // The checksum and the digest belong to the version, and come with it.
+    const merged = `--config consul:version=${version} --config consul:downloadSha256=[0-9a-f]{64} --config consul:imageDigest=$`;
+    match(maintain({ version: earlier }).calls[1] ?? "", new RegExp(`pulumi up .*${merged}`));
     const other = maintain({ version: "1.20.1", expiry: soon });
     match(other.calls[1] ?? "", /pulumi up .*--config consul:version=1\.20\.1$/);
     equal(other.status, 1);

@@ -21,6 +21,8 @@ class BreakableCloud extends FakeCloud {
   age: Record<string, number> = {};
   /** Seconds by which a server's clock is ahead. */
   ahead: Record<string, number> = {};
+  /** Why a server does not take its new certificate. */
+  renewing: Record<string, string> = {};
   /** Machines that were asked for the dates of their certificates, a line for each time. */
   dated: string[] = [];
   /** What unwanted.sh finds. */
@@ -46,8 +48,12 @@ class BreakableCloud extends FakeCloud {
     return Promise.resolve(listed.map((name) => ({ id: `i-${name}`, name, status: this.status[name] ?? "Running" })));
   }
 
+  /** What machines were asked, each with their ids. */
+  readonly asked: (readonly [what: string, ids: readonly string[]])[] = [];
+
   override run(ids: readonly string[], command: Command) {
     if (command === askQuorum) this.passes += 1;
+    this.asked.push([this.described(ids, command), ids]);
     if (command === certificateDates) this.dated.push(ids.map((id) => id.replace("i-", "")).join(" "));
     else this.log.push(this.described(ids, command));
     return super.run(ids, command);
@@ -103,6 +109,8 @@ class BreakableCloud extends FakeCloud {
       return this.applying.shift() ?? super.answer(name, command);
     }
     if (said.startsWith("scripts/unwanted.sh")) return { output: this.unwanted };
+    const problem = said.startsWith("machine/certificate.sh renew") ? this.renewing[name] : undefined;
+    if (problem !== undefined) return { problem, ran: true };
     if (said.startsWith("machine/hand-over.sh")) this.leader = said.replace(/.* id-of-/, "");
     return { output: said.startsWith("scripts/behind.sh") ? [...this.behind, "consul-1", ""].join("\n") : "" };
   }
@@ -621,6 +629,22 @@ describe("the gate before a server goes down", () => {
       deepEqual(fake.log, ["certificate of consul-2", "ask consul-1 consul-2", "store on consul-1", "reload consul-1"]);
     });
 
+    it("goes on past a server that does not take it, and past one that gate.skip names without an error", async () => {
+      fake.renewing = { "consul-1": "exit 1: as played" };
+      await rejects(
+        update(gateOf(), "consul-2", reloads),
+        /^Error: consul-1 \(i-consul-1\) has not got its new certificate: exit 1/,
+      );
+      deepEqual(fake.log.slice(0, 3), renewed);
+      fake.log.length = 0;
+      await update(gateOf({ gate: { waitMinutes: 1, skip: ["consul-1"] } }), "consul-2", reloads);
+      deepEqual(fake.log.slice(0, 3), renewed);
+      match(
+        said.join("\n"),
+        /consul-1 \(i-consul-1\) has not got its new certificate: .*; consul:gate.skip names consul-1/,
+      );
+    });
+
     it("gives none out of its turn where another authority signs", async () => {
       const ca = { tags: { ...tags, "consul-ca": "1+2" } };
       const signs2 = { certificates: { ...settings.certificates, caGeneration: 2, caAlsoTrusted: [1] as never[] } };
@@ -705,25 +729,25 @@ describe("the gate before a server goes down", () => {
   });
 
   describe("when `up` ends", () => {
-    const ids = names.map((name) => pulumi.output(`i-${name}`));
+    const current = names.map(() => pulumi.output({ "consul-config": userData.config }));
     const wanted = names.map(() => pulumi.secret(userData));
 
     it("asks all servers, waits until they are well, and asks again at the next", async () => {
       fake.looks = (name, pass) => (pass < 3 ? { problem: "its Cloud Assistant is not there" } : samples(name));
-      await settle(gateOf().ready(ids, wanted));
-      await settle(gateOf().ready(ids, wanted));
+      await settle(gateOf().ready(current, wanted));
+      await settle(gateOf().ready(current, wanted));
       deepEqual(fake.log, Array(4).fill("ask consul-1 consul-2 consul-3"));
     });
 
     it("fails where one is not, or runs another version", async () => {
       fake.status = { "consul-2": "Stopped" };
       await rejects(
-        settle(gateOf().ready(ids, wanted)),
+        settle(gateOf().ready(current, wanted)),
         /^Error: the servers are not all well:\n {2}consul-2 \(i-consul-2\) is Stopped.*\n.*run `pulumi up` again: it asks again, and goes on from there\.\nA server that is lost for longer: name it in consul:gate.skip, and all that does not need it goes on\.$/,
       );
       fake.status = {};
       await rejects(
-        settle(gateOf({ ...impatient, version: "1.22.5" }).ready(ids, wanted)),
+        settle(gateOf({ ...impatient, version: "1.22.5" }).ready(current, wanted)),
         /consul-1 runs Consul 1.22.3, not 1.22.5/,
       );
     });
@@ -731,12 +755,20 @@ describe("the gate before a server goes down", () => {
     it("brings a server that runs something else to what it is to run, whatever its tags say", async () => {
       fake.looks = (name, pass) =>
         samples(name).map((look) => ({ ...look, runs: name === "consul-2" && pass < 2 ? "c1" : "c2" }));
-      await settle(gateOf().ready(ids, wanted));
+      await settle(gateOf().ready(current, wanted));
       const all = "ask consul-1 consul-2 consul-3";
       deepEqual(fake.log, [all, "store on consul-2", "reload consul-2", all]);
       fake.log.length = 0;
       fake.looks = (name) => samples(name).map((look) => ({ ...look, runs: name === "consul-2" ? "c1" : "c2" }));
-      await rejects(settle(gateOf(impatient).ready(ids, wanted)), /consul-2 does not run what it is to run/);
+      await rejects(settle(gateOf(impatient).ready(current, wanted)), /consul-2 does not run what it is to run/);
+    });
+
+    it("leaves a server alone whose update was not part of this run, and says so", async () => {
+      fake.looks = (name) => samples(name).map((look) => ({ ...look, runs: name === "consul-2" ? "c1" : "c2" }));
+      const untargeted = names.map((name) => pulumi.output({ "consul-config": name === "consul-2" ? "c1" : "c2" }));
+      await settle(gateOf(impatient).ready(untargeted, wanted));
+      deepEqual(fake.log, ["ask consul-1 consul-2 consul-3"]);
+      equal(said.at(-1), "consul-2: not updated by this run; `pulumi up` without --target does it");
     });
 
     it("goes on without a server that is named as lost, and says so", async () => {
@@ -751,7 +783,7 @@ describe("the gate before a server goes down", () => {
           };
         });
       const named = { gate: { waitMinutes: 0, skip: ["consul-3"] } };
-      await settle(gateOf(named).ready(ids, wanted));
+      await settle(gateOf(named).ready(current, wanted));
       deepEqual(fake.log, ["ask consul-1 consul-2"]);
       match(said.join("\n"), /nothing is expected of consul-3: consul:gate.skip names what is lost/);
       // What needs no restart goes on with each of the others.
@@ -766,7 +798,7 @@ describe("the gate before a server goes down", () => {
 
     it("tells autopilot how many servers there are, where autopilot thinks otherwise", async () => {
       fake.looks = (name) => samples(name).map((look) => ({ ...look, minQuorum: 5 }));
-      await settle(gateOf().ready(ids, wanted));
+      await settle(gateOf().ready(current, wanted));
       deepEqual(fake.commands.map(words).at(-1), "machine/autopilot.sh 3");
     });
 
@@ -780,6 +812,33 @@ describe("the gate before a server goes down", () => {
       }));
       ok(assess(servers, { candidate: "consul-2", lost: ["consul-5"] }).ok);
       ok(!assess(servers, { candidate: "consul-2", lost: ["consul-4", "consul-5"] }).ok);
+    });
+
+    it("takes a raft peer without a name for the server that is lost, and for no other", () => {
+      // As a leader reports that was started after consul-5 had been lost.
+      const five = ["consul-1", "consul-2", "consul-3", "consul-4", "consul-5"];
+      const looks = wellLooks({ names: five, version: "1.22.3" }, "consul-1").map((look) => {
+        const rename = (Node: string) => (Node === "consul-5" ? "(unknown)" : Node);
+        for (const server of look.raft?.Servers ?? []) server.Node = rename(server.Node);
+        return { ...look, members: look.members?.filter(({ Name }) => Name !== "consul-5") ?? null };
+      });
+      const servers = five.map((name) => ({
+        name,
+        machine: { id: name, status: "Running" },
+        view: { samples: looks },
+      }));
+      ok(assess(servers, { lost: ["consul-5"] }).ok);
+      ok(assess(servers, { candidate: "consul-2", lost: ["consul-5"] }).ok);
+      const four = servers.slice(0, 4);
+      const verdict = assess(four);
+      ok(!verdict.ok && JSON.stringify(verdict.reasons).includes("(unknown)"));
+    });
+
+    it("hands over to the server before, although the first ones of the list are yet to be made", async () => {
+      fake.leader = "consul-3";
+      fake.looks = (name) => samples(name, fake.leader);
+      await update(gateOf({}, ["consul-4", "consul-5", ...names]), "consul-3");
+      ok(fake.log.includes("hand over to consul-2"), fake.log.join());
     });
 
     it("puts nothing into a command that a machine says of itself, unless it has the form of a raft id", async () => {
@@ -800,9 +859,19 @@ describe("the gate before a server goes down", () => {
         "s",
         true,
       );
-      await settle(gateOf().ready(ids, wanted));
+      await settle(gateOf().ready(current, wanted));
       await settle(gateOf({ gossip: { generation: 2, alsoAccepted: [], lifetimeDays: 1 } }).retire("done"));
       deepEqual(fake.log, []);
+    });
+
+    it("asks no server that gate.skip names to take tokens away: its files may have an earlier one", async () => {
+      await settle(
+        gateOf({ tokens: { agentGeneration: 2 }, gate: { waitMinutes: 1, skip: ["consul-1"] } }).retire("done"),
+      );
+      deepEqual(
+        fake.asked.filter(([line]) => line === "retire").map(([, ids]) => ids),
+        [["i-consul-2"]],
+      );
     });
 
     it("takes old keys and tokens away once no node needs them, and only if there were any", async () => {

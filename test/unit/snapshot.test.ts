@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
 import { spawnSync } from "child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join } from "path";
 import { serverAclObjects } from "../../consul/acl";
@@ -98,11 +98,12 @@ describe("the schedule of a CronJob", () => {
 
 // The script with commands that play the server and its disk. On real servers: test/local/restore.test.ts.
 describe("the script that takes snapshots", () => {
-  /** @param commands by name, as text for a shell */
-  function run(commands: Readonly<Record<string, string>>) {
+  /** @param commands by name, as text for a shell @param before snapshots that are there already */
+  function run(commands: Readonly<Record<string, string>>, before: readonly string[] = []) {
     const directory = mkdtempSync(join(tmpdir(), "consul-snapshot-"));
     try {
-      mkdirSync(join(directory, "bin"));
+      for (const name of ["bin", "snapshots"]) mkdirSync(join(directory, name));
+      for (const name of before) writeFileSync(join(directory, "snapshots", name), "before");
       for (const [name, text] of Object.entries({ sleep: `echo slept >>${directory}/slept`, ...commands })) {
         writeFileSync(join(directory, "bin", name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
       }
@@ -115,11 +116,26 @@ describe("the script that takes snapshots", () => {
           SNAPSHOT_SERVER: "10.0.0.1",
         },
       });
-      return { status, stdout, stderr };
+      return { status, stdout, stderr, kept: readdirSync(join(directory, "snapshots")).sort() };
     } finally {
       rmSync(directory, { recursive: true });
     }
   }
+
+  it("keeps the one that it has taken, also where a clock was ahead once, and as many as asked for", () => {
+    const consul = `case $2 in
+      save) echo new >"$3" ;;
+      inspect) echo "Index 5" ;;
+      put) cat ;;
+    esac`;
+    const later = ["20990101T000000Z-a.snap", "20990102T000000Z-a.snap", "20990103T000000Z-a.snap"];
+    const leads = { curl: `echo '"10.0.0.1:8300"'`, consul };
+    const { status, kept, stderr } = run(leads, later);
+    equal(status, 0, stderr);
+    equal(kept.length, 3);
+    deepEqual(kept.slice(1), later.slice(1));
+    ok(!later.includes(kept[0] ?? ""));
+  });
 
   it("has nothing to do at a server that knows another leader, and says nothing of an error", () => {
     const { status, stdout, stderr } = run({ curl: `echo '"10.0.0.2:8300"'` });
