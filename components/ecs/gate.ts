@@ -98,6 +98,8 @@ export class QuorumGate {
     if (lost.length > 0) {
       void pulumi.log.warn(`nothing is expected of ${lost.join(", ")}: consul:gate.skip names what is lost`);
     }
+    // As after a first deployment with a version that does not exist: there is nobody to wait for.
+    if (lost.length === servers.length) return pulumi.output(undefined);
     const ready = pulumi.output({ wanted: [...userData], tags: [...tags] }).apply(async ({ wanted, tags }) => {
       const updated = servers.filter((_, i) => tags[i] === undefined || tags[i]["consul-config"] === wanted[i]?.config);
       const all = await this.strays(wanted, []);

@@ -15,7 +15,11 @@ fi
 # consul.service notes at its start what it starts with.
 runs=$(cat /run/consul.runs 2>/dev/null) || runs=
 must_restart() { [ "${runs#* }" != "$start" ] || ! systemctl is-active --quiet consul.service; }
-if [ "${CONSUL_APPLY:-}" = reload ] && must_restart; then
+# Where Consul is not installed and does not run there is nothing that could go down: as after a first boot whose mirror
+# was wrong.
+absent=
+if [ ! -x "$consul" ] && ! systemctl is-active --quiet consul.service; then absent=yes; fi
+if [ "${CONSUL_APPLY:-}" = reload ] && [ -z "$absent" ] && must_restart; then
   echo "restart needed"
   exit 0
 fi
@@ -43,6 +47,13 @@ if [ -z "${CONSUL_APPLY:-}" ]; then
     say "control groups v1: systemd leaves out IPAddressDeny, and Consul reaches the metadata service (docs/security.md)"
   # Units wait for the disk and the network; this runs before either.
   systemctl start --no-block $units
+  exit 0
+fi
+
+if [ -n "$absent" ]; then
+  # The unit installs Consul from the mirror that is named now, and waits for the other servers.
+  systemctl restart --no-block consul.service
+  echo restarted
   exit 0
 fi
 

@@ -7,17 +7,18 @@
 set -eu
 umask 077
 directory=$1 keep=$2 every_hours=$3 bucket=${4:-} prefix=${5:-}
+none() {
+  echo "consul-snapshot: none was taken, $1. See that the servers reach each other on ports 8300 and 8301 (security group," \
+    "routes), and what npm run status says; the timer tries again" >&2
+  exit 1
+}
 
 if [ -n "${SNAPSHOT_SERVER:-}" ]; then
   # During an election no server knows a leader for some seconds. Where that stays so, no server takes a snapshot.
   tries=0
   until leader=$(curl -sS --max-time 10 "$CONSUL_HTTP_ADDR/v1/status/leader") && [ "${leader#*:8300}" != "$leader" ]; do
     tries=$((tries + 1))
-    if [ "$tries" -ge 5 ]; then
-      echo "consul-snapshot: none was taken, this server knows no leader. See what is wrong with the servers" \
-        "(npm run status); the timer tries again" >&2
-      exit 1
-    fi
+    [ "$tries" -lt 5 ] || none "this server knows no leader"
     sleep 2
   done
   if [ "$leader" != "\"$SNAPSHOT_SERVER:8300\"" ]; then
@@ -49,7 +50,7 @@ fi
 tries=0
 until consul snapshot save "$directory/$name.partial" >/dev/null; do
   tries=$((tries + 1))
-  [ "$tries" -lt 5 ] || exit 1
+  [ "$tries" -lt 5 ] || none "the leader gives none"
   sleep 2
 done
 report=$(consul snapshot inspect "$directory/$name.partial")

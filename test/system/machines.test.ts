@@ -1,5 +1,7 @@
 import assert from "assert";
+import { createHash } from "crypto";
 import { readFileSync } from "fs";
+import { apply, commandText } from "../../consul/machine/commands";
 import { readableUserData } from "../../consul/machine/user-data";
 import { findConsul } from "../../local/consul-binary";
 import { Providers, stackConfig } from "../../local/program";
@@ -418,6 +420,28 @@ describe("machines from the program's user data", function () {
       () => net.mirror.setFault("unreachable"),
       new RegExp(`cannot fetch http://${mirrorAddress}/\\S+\\.zip .*consul:downloadMirror`),
     ));
+
+  it("take another mirror while they run, where Consul was never installed: nothing could go down", async () => {
+    const given = described[2]?.userData ?? assert.fail("there is no third server");
+    const digest = createHash("sha256")
+      .update(given.replace(/^config=.*\n/m, ""))
+      .digest("hex")
+      .slice(0, 16);
+    const right = given.replace(/^config=.*$/m, `config=${digest}`);
+    const id = await nodeId(three);
+    await three.shutdown();
+    await three.replaceSystemDisk();
+    three.setUserData(given.replaceAll(`${mirrorAddress}/consul`, `${mirrorAddress}/nowhere`));
+    await three.boot({ wait: false });
+    await three.until("journalctl --boot --unit=consul.service | grep -E 'cannot fetch'", 120);
+    const boot = await three.run("cat /proc/sys/kernel/random/boot_id /proc/1/stat | awk '{ print $1, $22 }'");
+    three.setUserData(right);
+    const applied = await three.exec("sh", { input: commandText(apply(digest, "reload")), timeout: 120 });
+    assert.match(applied.stdout, /restarted\n$/, applied.stderr);
+    await healthy(three);
+    assert.equal(await three.run("cat /proc/sys/kernel/random/boot_id /proc/1/stat | awk '{ print $1, $22 }'"), boot);
+    assert.equal(await nodeId(three), id);
+  });
 
   /** A new system disk for the third machine, on which Consul cannot be installed until it boots again. */
   async function withoutConsul(fault: () => Promise<void>, line: RegExp): Promise<void> {

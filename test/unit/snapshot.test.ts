@@ -137,6 +137,16 @@ describe("the script that takes snapshots", () => {
     ok(!later.includes(kept[0] ?? ""));
   });
 
+  it("says what to look at where the leader gives none, as one does that the network has cut off", () => {
+    const cutOff = {
+      curl: `echo '"10.0.0.1:8300"'`,
+      consul: "echo 'Error saving snapshot: 500 (No cluster leader)' >&2; exit 1",
+    };
+    const { status, stderr } = run(cutOff);
+    equal(status, 1);
+    match(stderr, /^consul-snapshot: none was taken, the leader gives none\. .* ports 8300 and 8301 .*npm run status/m);
+  });
+
   it("has nothing to do at a server that knows another leader, and says nothing of an error", () => {
     const { status, stdout, stderr } = run({ curl: `echo '"10.0.0.2:8300"'` });
     deepEqual(
