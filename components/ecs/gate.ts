@@ -165,6 +165,7 @@ export class QuorumGate {
     const retired = all.apply(async ({ ca, ...secrets }) => {
       // A server that gate.skip names may have an earlier token in its files, and would revoke the one in use.
       const machines = this.counted(await this.machines.list());
+      if (machines.length === 0) return;
       // A first rotation that was killed or reverted may have left a key or a token behind. Only the cluster knows.
       const { gossipKeys, agentToken } = secrets;
       if (!rotated && (await this.machines.onOne(machines, unwanted(gossipKeys, agentToken))) === "") return;

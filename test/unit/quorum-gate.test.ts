@@ -801,6 +801,7 @@ describe("the gate before a server goes down", () => {
       const all = gateOf({ gate: { waitMinutes: 0, skip: names } });
       await update(all, "consul-1");
       await settle(all.ready(current, wanted));
+      await settle(all.retire("done"));
       deepEqual(fake.log, bring("consul-1"));
     });
 
