@@ -98,8 +98,6 @@ export class QuorumGate {
     if (lost.length > 0) {
       void pulumi.log.warn(`nothing is expected of ${lost.join(", ")}: consul:gate.skip names what is lost`);
     }
-    // As after a first deployment with a version that does not exist: there is nobody to wait for.
-    if (lost.length === servers.length) return pulumi.output(undefined);
     const ready = pulumi.output({ wanted: [...userData], tags: [...tags] }).apply(async ({ wanted, tags }) => {
       const updated = servers.filter((_, i) => tags[i] === undefined || tags[i]["consul-config"] === wanted[i]?.config);
       const all = await this.strays(wanted, []);
@@ -165,7 +163,6 @@ export class QuorumGate {
     const retired = all.apply(async ({ ca, ...secrets }) => {
       // A server that gate.skip names may have an earlier token in its files, and would revoke the one in use.
       const machines = this.counted(await this.machines.list());
-      if (machines.length === 0) return;
       // A first rotation that was killed or reverted may have left a key or a token behind. Only the cluster knows.
       const { gossipKeys, agentToken } = secrets;
       if (!rotated && (await this.machines.onOne(machines, unwanted(gossipKeys, agentToken))) === "") return;

@@ -796,15 +796,6 @@ describe("the gate before a server goes down", () => {
       match(said.at(-1) ?? "", /consul-3 has no machine: .*; consul:gate.skip names consul-3, so the update goes on/);
     });
 
-    it("waits for nobody where every server is named as lost, as after a first start that none has survived", async () => {
-      fake.looks = () => ({ problem: "its Cloud Assistant is not there" });
-      const all = gateOf({ gate: { waitMinutes: 0, skip: names } });
-      await update(all, "consul-1");
-      await settle(all.ready(current, wanted));
-      await settle(all.retire("done"));
-      deepEqual(fake.log, bring("consul-1"));
-    });
-
     it("tells autopilot how many servers there are, where autopilot thinks otherwise", async () => {
       fake.looks = (name) => samples(name).map((look) => ({ ...look, minQuorum: 5 }));
       await settle(gateOf().ready(current, wanted));
