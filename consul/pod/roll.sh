@@ -12,10 +12,15 @@ deadline=$(($(date +%s) + $1))
 skip=$2 key_file=$3
 shift 3
 
-# ask PATH URL...: the first server that answers is the one that is asked from then on.
+# ask PATH URL...: the first server that knows a leader is asked from then on; without one, the first that answers. A server
+# that the network has cut off answers too.
 ask() {
   path=$1
   shift
+  for CONSUL_HTTP_ADDR in "$@"; do
+    case $(api GET status/leader 2>/dev/null) in *:8300*) ;; *) continue ;; esac
+    answer=$(api GET "$path" 2>&1) && return 0
+  done
   for CONSUL_HTTP_ADDR in "$@"; do answer=$(api GET "$path" 2>&1) && return 0; done
   return 1
 }
@@ -44,9 +49,20 @@ doubts() {
   ask operator/autopilot/health "$@" || { echo "no server answers ($answer)" && return 0; }
   health=$answer
   case $health in *'"Servers":['*) ;; *) echo "no leader knows of them ($health)" && return 0 ;; esac
+  # A leader that was started after a server had been lost does not know its name.
+  nameless=0
+  for name in $(echo "$skip" | tr , ' '); do
+    case $name,$health in none,* | *"\"Name\":\"$name\""*) ;; *) nameless=$((nameless + 1)) ;; esac
+  done
   printf '%s\n' "$health" | sed 's/{"ID"/\n{"ID"/g' |
     sed -nE '/"Healthy":false|"Voter":false/s/.*"Name":"([^"]*)".*/\1/p' |
-    while read -r name; do skipped "$name" || echo "$name is not a healthy voter"; done
+    while read -r name; do
+      if [ -z "$name" ] && [ "$nameless" -gt 0 ]; then
+        nameless=$((nameless - 1))
+      elif ! skipped "$name"; then
+        echo "${name:-a server that the leader knows no name of} is not a healthy voter"
+      fi
+    done
   case $health in
     *'"FailureTolerance":0'*) [ "$skip" != none ] || echo "none can be spared" ;;
   esac

@@ -191,6 +191,27 @@ describe("the gate of servers in the cluster", () => {
     match(stderr, /they have not been told their number and the gossip key/);
   });
 
+  it("takes a server without a name for the one that is to be repaired, and for no other", () => {
+    // As a leader says that was started after consul-server-1 had been lost.
+    const looks = health(["consul-server-1"]).replace('"Name":"consul-server-1"', '"Name":""');
+    const left = { ...well, "GET operator/autopilot/health": looks };
+    const servers = { "consul-server-0": left, "consul-server-2": left };
+    equal(play(servers).roll("consul-server-1", exist).status, 0);
+    for (const skip of ["none", "consul-server-2"]) {
+      const { status, stderr } = play(servers).roll(skip, exist);
+      equal(status, 1);
+      match(stderr, /a server that the leader knows no name of is not a healthy voter/);
+    }
+  });
+
+  it("asks a server that knows a leader, although one that is cut off is the first to answer", () => {
+    const made = play({ "consul-server-0": leaderless, "consul-server-1": well, "consul-server-2": well });
+    const { status, stdout, stderr } = made.roll("consul-server-0", exist);
+    equal(status, 0, stderr);
+    match(stdout, /all servers are healthy voters/);
+    equal(made.written("keyring"), `use ${made.key}\n`);
+  });
+
   it("asks only for those that are not to be repaired", () => {
     const down = { ...well, "GET operator/autopilot/health": health(["consul-server-2"], 0) };
     const refused = all(down).roll("consul-server-1", exist);
