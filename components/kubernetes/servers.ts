@@ -17,7 +17,7 @@ import { KubernetesServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
 import { createUiIngress } from "./ingress";
 import { aclWork, serversJob, ServersJobArgs } from "./job";
-import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
+import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf, noWait } from "./objects";
 import { configMount, Mount, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
 import { createServices } from "./server-services";
@@ -166,10 +166,12 @@ export class KubernetesServers extends pulumi.ComponentResource {
       },
       ...claimTemplates,
     };
-    const step = setTo(this.args.deployment);
+    const { deployment } = this.args;
+    // What comes after the StatefulSet does not wait for servers that may be lost.
+    const annotations = { ...setTo(deployment), ...(deployment.gate.skip.length > 0 ? noWait : {}) };
     return new StatefulSet(
       this.name,
-      { metadata: { name: serverSet, namespace, labels, annotations: { ...step } }, spec },
+      { metadata: { name: serverSet, namespace, labels, annotations }, spec },
       {
         parent: this,
         hooks: { beforeUpdate: [this.stepHook()] },

@@ -36,6 +36,15 @@ describe("servers in the cluster", () => {
     });
   });
 
+  it("hold nothing up while gate.skip names one, and are waited for else", async () => {
+    const waits = async (skip: readonly string[]) => {
+      const made = await runFixture("dev", (config) => (config["consul:gate"] = JSON.stringify({ skip })));
+      const { metadata } = named(made, "consul-server").inputs as { metadata: { annotations: object } };
+      return !("pulumi.com/skipAwait" in metadata.annotations);
+    };
+    deepEqual([await waits([]), await waits(["consul-server-2"])], [true, false]);
+  });
+
   it("are guarded by the same Job at an `up` that changes nothing", async () => {
     const job = async () => named(await runFixture("dev"), "consul-server-roll-job").inputs;
     deepEqual(await job(), await job());
