@@ -138,6 +138,12 @@ describe("changes of servers whose machines run", function () {
     }
     return (JSON.parse(self) as { DebugConfig: Runs }).DebugConfig;
   };
+  /** Nothing was done to a server. Right after a restart it takes more than one look until all is well. */
+  const onlyLooked = () =>
+    ok(
+      cloud.log.every((call) => /^(quorum|certificate)\.sh /.test(call)),
+      cloud.log.join(),
+    );
   const level = async (machine: Machine) => (await runs(machine)).Logging.LogLevel;
 
   before(async function () {
@@ -173,7 +179,7 @@ describe("changes of servers whose machines run", function () {
 
   it("have nothing to do where nothing changed", async () => {
     await up({});
-    deepEqual(cloud.log, ["quorum.sh i-consul-1 i-consul-2 i-consul-3"]);
+    onlyLooked();
   });
 
   it("reload a log level: no process ends, nobody is asked", async () => {
@@ -298,7 +304,7 @@ describe("changes of servers whose machines run", function () {
     await one.until("systemctl is-active consul.service");
     cloud.log.length = 0;
     await up({ ...now, "consul:logLevel": "warn" });
-    deepEqual([...new Set(cloud.log)], ["quorum.sh i-consul-1 i-consul-2 i-consul-3"]);
+    onlyLooked();
     equal(await level(one), "warn");
   });
 
@@ -325,7 +331,7 @@ describe("changes of servers whose machines run", function () {
         }
         cloud.log.length = 0;
         await up(wanted);
-        deepEqual(cloud.log, ["quorum.sh i-consul-1 i-consul-2 i-consul-3"]);
+        onlyLooked();
       });
     }
   }
