@@ -18,9 +18,9 @@ export interface Report {
   readonly run: boolean;
   /**
    * Settings for that, in place of those of the commit: the version that is deployed or, with what belongs to it, a later
-   * patch of it that was merged.
+   * patch of it that was merged. Each as KEY=VALUE.
    */
-  readonly config: Readonly<Record<string, string>>;
+  readonly config: readonly string[];
   /** The commit that was deployed last: \`up\` runs that one, and nothing that was merged since. */
   readonly commit: string | undefined;
 }
@@ -43,14 +43,14 @@ export async function dueOf(stack: string, now: Date): Promise<Report> {
     due,
     window,
     run: window?.open === true && due.some(({ by }) => by === "up"),
-    config: isPatch(settings.version, consulVersion) ? versionOf(settings) : { "consul:version": consulVersion },
+    config: isPatch(settings.version, consulVersion) ? versionOf(settings) : [`consul:version=${consulVersion}`],
     commit: deployedCommit(await pulumiJson("stack", "history", "--json", "--page-size", "50", "--stack", stack)),
   };
 }
 
 /** A version, the checksum of its zip and the digest of its image: they change together (docs/mainland.md). */
-function versionOf({ version, downloadSha256, imageDigest }: Settings): Record<string, string> {
-  return { "consul:version": version, "consul:downloadSha256": downloadSha256, "consul:imageDigest": imageDigest };
+function versionOf({ version, downloadSha256, imageDigest }: Settings): string[] {
+  return [`consul:version=${version}`, `consul:downloadSha256=${downloadSha256}`, `consul:imageDigest=${imageDigest}`];
 }
 
 /** The commit of the last update that succeeded, as Pulumi's history has it, newest first. */

@@ -235,8 +235,7 @@ export class QuorumGate {
 
   /** The machines that can be asked about a server's change: those of the others. */
   private peersOf(server: string, machines: readonly Machine[]): Machine[] {
-    const lost = this.lost(server);
-    return machines.filter(({ name, status }) => name !== server && status === "Running" && !lost.includes(name));
+    return this.counted(machines).filter(({ name }) => name !== server);
   }
 
   /**

@@ -42,7 +42,6 @@ interface Shared {
 
 /** Consul servers on ECS machines: one after another, each with its own data disk and a fixed private address. */
 export class EcsServers extends pulumi.ComponentResource {
-  readonly instanceIds: pulumi.Output<string>[];
   /** This component, once its machines are there. */
   readonly exist: pulumi.Output<pulumi.Resource[]>;
   /** This component, once every server is a healthy voter that runs what it is to run. */
@@ -68,7 +67,6 @@ export class EcsServers extends pulumi.ComponentResource {
       { parent: this },
     );
     const machines = this.createMachinesInTurn({ securityGroup, deploymentSet: this.createDeploymentSet(), tags });
-    this.instanceIds = machines.map(({ instance }) => instance.id);
     const userData = machines.map((machine) => machine.userData);
     this.exist = pulumi.output([this]);
     const known = machines.map(({ instance }) => instance.tags as pulumi.Output<Tags | undefined>);

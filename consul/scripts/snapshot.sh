@@ -28,13 +28,14 @@ if [ -n "${SNAPSHOT_SERVER:-}" ]; then
 fi
 
 newest() { ls -1 "$directory" | grep '\.snap$' | sort -r; }
-only() { newest | tail -n "+$(($1 + 1))" | while read -r old; do rm -f "$directory/$old"; done; }
+# beyond COUNT: takes the files away that come after so many names on standard input.
+beyond() { tail -n "+$(($1 + 1))" | while read -r old; do rm -f "$directory/$old"; done; }
 
 mkdir -p "$directory"
 name=$(date -u +%Y%m%dT%H%M%SZ)-$(uname -n).snap
 trap 'rm -f "$directory"/*.partial*' EXIT
 rm -f "$directory"/*.partial*
-only "$keep"
+newest | beyond "$keep"
 # The disk may be raft's too, and a server whose disk is full stops. So a tenth of the disk, or 2 GiB, stays free beside
 # a snapshot as large as the last one.
 free=$(df -Pk "$directory" | awk 'NR == 2 { spare = $2 / 10; if (spare > 2097152) spare = 2097152; print int($4 - spare) }')
@@ -57,7 +58,7 @@ report=$(consul snapshot inspect "$directory/$name.partial")
 index=$(echo "$report" | awk '$1 == "Index" { print $2; exit }')
 mv "$directory/$name.partial" "$directory/$name"
 # This one stays, also where a clock that was ahead once left names of a later time.
-newest | grep -vxF "$name" | tail -n "+$keep" | while read -r old; do rm -f "$directory/$old"; done
+newest | grep -vxF "$name" | beyond "$((keep - 1))"
 
 here=$(dirname "$0")
 if [ -n "$bucket" ] && [ -f "$here/oss-put.sh" ]; then

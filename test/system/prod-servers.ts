@@ -144,3 +144,13 @@ export function allReady(gate: QuorumGate, servers: readonly DescribedServer[]):
   );
   return (ready as unknown as { promise(): Promise<void> }).promise();
 }
+
+/** User data that a test has edited, under the digest by which it is applied. */
+export function resigned(edited: string): { readonly digest: string; readonly text: string } {
+  const signed = edited
+    .split("\n")
+    .filter((line) => !line.startsWith("config="))
+    .join("\n");
+  const digest = createHash("sha256").update(signed).digest("hex").slice(0, 16);
+  return { digest, text: edited.replace(/^config=.*$/m, `config=${digest}`) };
+}

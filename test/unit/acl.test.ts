@@ -1,9 +1,9 @@
 import { deepEqual, equal, match } from "assert/strict";
 import { spawnSync } from "child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "fs";
-import { tmpdir } from "os";
+import { existsSync, mkdirSync, readFileSync } from "fs";
 import { join } from "path";
 import { withApi } from "../../consul/scripts";
+import { withStandIns } from "./stand-ins";
 
 // acl.sh with a curl that plays the servers. On real ones: test/local/access.test.ts.
 
@@ -52,18 +52,15 @@ interface Play {
 
 /** Runs the script once. @returns how it ended, and what it asked for but the answers' reading */
 function run({ answers = {}, tokens = [], files = {}, environment = {}, programs = {} }: Play) {
-  const directory = mkdtempSync(join(tmpdir(), "consul-acl-"));
-  const file = (name: string, content: string) => {
-    writeFileSync(join(directory, name), content);
-    return join(directory, name);
-  };
-  try {
-    for (const name of ["bin", "objects"]) mkdirSync(join(directory, name));
-    chmodSync(file("bin/curl", curl), 0o755);
+  const own = {
+    curl,
     // Time is over after the second attempt.
-    chmodSync(file("bin/sleep", `#!/bin/sh\necho >"$PLAY/slept"\n`), 0o755);
-    chmodSync(file("bin/date", `#!/bin/sh\n[ ! -e "$PLAY/slept" ] || printf 9\necho 100\n`), 0o755);
-    for (const [name, content] of Object.entries(programs)) chmodSync(file(`bin/${name}`, content), 0o755);
+    sleep: `#!/bin/sh\necho >"$PLAY/slept"\n`,
+    date: `#!/bin/sh\n[ ! -e "$PLAY/slept" ] || printf 9\necho 100\n`,
+  };
+  return withStandIns({ ...own, ...programs }, ({ directory, environment: standing, file }) => {
+    const objects = join(directory, "objects");
+    mkdirSync(objects);
     for (const [name, content] of Object.entries(files)) file(`objects/${name}`, JSON.stringify(content));
     const all = {
       "GET status/leader": '"10.0.0.1:8300" 200',
@@ -72,21 +69,10 @@ function run({ answers = {}, tokens = [], files = {}, environment = {}, programs
       ...answers,
     };
     for (const [question, answer] of Object.entries(all)) file(question.replaceAll("/", "_"), answer);
-    const { status, stdout, stderr } = spawnSync(
-      "sh",
-      [file("acl.sh", withApi("scripts/acl.sh")), join(directory, "objects")],
-      {
-        encoding: "utf8",
-        env: {
-          PATH: `${join(directory, "bin")}:${process.env.PATH ?? ""}`,
-          PLAY: directory,
-          CONSUL_HTTP_ADDR: "https://server",
-          CONSUL_HTTP_TOKEN_FILE: file("token", "secret"),
-          ACL_OWNER: owner,
-          ...environment,
-        },
-      },
-    );
+    const { status, stdout, stderr } = spawnSync("sh", [file("acl.sh", withApi("scripts/acl.sh")), objects], {
+      encoding: "utf8",
+      env: { ...standing, ACL_OWNER: owner, ...environment },
+    });
     const asked = readFileSync(join(directory, "asked"), "utf8").trim().split("\n");
     return {
       status,
@@ -95,9 +81,7 @@ function run({ answers = {}, tokens = [], files = {}, environment = {}, programs
       changes: asked.filter((line) => !line.startsWith("GET ")),
       triedAgain: existsSync(join(directory, "slept")),
     };
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  });
 }
 
 describe("the script for policies and tokens", () => {

@@ -1,10 +1,10 @@
 import { deepEqual, equal, match } from "assert/strict";
 import { createHash } from "crypto";
 import { spawnSync } from "child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "fs";
-import { tmpdir } from "os";
+import { existsSync, readFileSync } from "fs";
 import { join } from "path";
 import { withApi } from "../../consul/scripts";
+import { withStandIns } from "./stand-ins";
 
 // keyring.sh with a curl that plays the members. On real ones: test/local/gossip.test.ts.
 
@@ -31,15 +31,7 @@ const unreachable = "";
 
 /** Runs the script. @returns its exit code and errors, and what it asked for but the answers' reading */
 function run(answers: readonly string[], args: (keyring: string) => readonly string[], environment = {}) {
-  const directory = mkdtempSync(join(tmpdir(), "consul-keyring-"));
-  const file = (name: string, content: string) => {
-    writeFileSync(join(directory, name), content);
-    return join(directory, name);
-  };
-  try {
-    mkdirSync(join(directory, "bin"));
-    chmodSync(file("bin/curl", curl), 0o755);
-    chmodSync(file("bin/sleep", "#!/bin/sh\n"), 0o755);
+  return withStandIns({ curl, sleep: "#!/bin/sh\n" }, ({ directory, environment: own, file }) => {
     file("answers", answers.map((line) => `${line}\n`).join(""));
     file("behind.sh", "echo agent-7\n");
     const { status, stderr } = spawnSync(
@@ -47,25 +39,14 @@ function run(answers: readonly string[], args: (keyring: string) => readonly str
       [file("keyring.sh", withApi("scripts/keyring.sh")), ...args(file("keys", '["new","old"]'))],
       {
         encoding: "utf8",
-        env: {
-          PATH: `${join(directory, "bin")}:${process.env.PATH ?? ""}`,
-          PLAY: directory,
-          CONSUL_HTTP_TOKEN_FILE: file("token", "secret"),
-          CONSUL_HTTP_ADDR: "https://server",
-          KEYRING_DEADLINE: "20",
-          KEYRING_PATIENCE: "1",
-          LEADER: "10.0.0.1:8300",
-          ...environment,
-        },
+        env: { ...own, KEYRING_DEADLINE: "20", KEYRING_PATIENCE: "1", LEADER: "10.0.0.1:8300", ...environment },
       },
     );
     const asked = existsSync(join(directory, "asked"))
       ? readFileSync(join(directory, "asked"), "utf8").trim().split("\n")
       : [];
     return { status, stderr, changes: asked.filter((method) => method !== "GET") };
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  });
 }
 
 describe("the script for gossip keys", () => {

@@ -1,11 +1,9 @@
 import { deepEqual } from "assert/strict";
 import { spawnSync } from "child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "fs";
-import { tmpdir } from "os";
-import { join } from "path";
 import { accessorId, marked, owners } from "../../consul/acl";
 import { unwanted } from "../../consul/machine/commands";
 import { withApi } from "../../consul/scripts";
+import { withStandIns } from "./stand-ins";
 
 // unwanted.sh with a curl that plays a server. On real servers: test/local/operations-gossip and operations-tokens.
 
@@ -39,30 +37,14 @@ const tokens = (...all: object[]) => `${JSON.stringify([...all, ...others])} 200
 
 /** What the script finds where these keys and this token of agents are wanted. An empty answer never comes. */
 function found(answers: { readonly keyring: string; readonly tokens: string }, keys = ["a+/=", "b"]): string[] {
-  const directory = mkdtempSync(join(tmpdir(), "consul-unwanted-"));
-  const file = (name: string, content: string) => {
-    writeFileSync(join(directory, name), content);
-    return join(directory, name);
-  };
-  try {
-    mkdirSync(join(directory, "bin"));
-    chmodSync(file("bin/curl", curl), 0o755);
+  return withStandIns({ curl }, ({ environment, file }) => {
     for (const [name, content] of Object.entries(answers)) file(name, content);
     const args = unwanted(keys, "now").flatMap((call) => call.args);
-    const { status, stdout } = spawnSync("sh", [file("unwanted.sh", withApi("scripts/unwanted.sh")), ...args], {
-      encoding: "utf8",
-      env: {
-        PATH: `${join(directory, "bin")}:${process.env.PATH ?? ""}`,
-        PLAY: directory,
-        CONSUL_HTTP_TOKEN_FILE: file("management", "secret"),
-        CONSUL_HTTP_ADDR: "https://server",
-      },
-    });
+    const script = file("unwanted.sh", withApi("scripts/unwanted.sh"));
+    const { status, stdout } = spawnSync("sh", [script, ...args], { encoding: "utf8", env: environment });
     if (status !== 0) throw new Error(`it ends with ${status ?? "a signal"}`);
     return stdout.split("\n").filter((word) => word !== "");
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  });
 }
 
 describe("the script that looks for leftover keys and tokens", () => {
