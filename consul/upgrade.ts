@@ -77,3 +77,12 @@ export function refusedToken(from: number, to: number): string | undefined {
   if (to >= from) return undefined;
   return `the agents' token cannot go back from generation ${from} to ${to}: whoever has token ${from} could go on using it. Set consul:tokens.agentGeneration to ${from + 1}, which makes a new token and revokes all before it`;
 }
+
+/** Minutes for which the servers' consent to a change holds: what they saw may be over afterwards. */
+const consentMinutes = 10;
+
+/** Why a change that servers agreed to at this time may not begin now; undefined where it may, or the time is not known. */
+export function refusedConsent(agreed: string | undefined, now: Date): string | undefined {
+  if (agreed === undefined || now.getTime() - Date.parse(agreed) <= consentMinutes * 60_000) return undefined;
+  return `they agreed to this change at ${agreed}, in an \`up\` that ended before it, and may not be well any more`;
+}

@@ -5,6 +5,8 @@ import { join } from "path";
 import { parse } from "yaml";
 import { Cloud } from "../components/ecs/cloud";
 import { FakeCloud } from "../components/ecs/fake-cloud";
+import { stableJson } from "../consul/node";
+import { digest } from "../consul/secrets";
 import { loadSettings, Settings } from "../settings";
 import { consulStack } from "../stacks/consul";
 
@@ -120,7 +122,7 @@ export async function runProgram(
       newResource: async (args) => {
         // The ids of components and the stack are not a provider's business.
         if (args.custom === false && args.type !== "pulumi:pulumi:StackReference") return { id: undefined, state: {} };
-        const inputs = plain(args.inputs) as Record<string, unknown>;
+        const inputs = named(args.type, args.name, plain(args.inputs) as Record<string, unknown>);
         if (args.type === "alicloud:ecs/instance:Instance") {
           const { instanceName, tags } = inputs as { instanceName: string; tags: Record<string, string> };
           fake?.booted(instanceName, tags["consul-config"] ?? "");
@@ -226,7 +228,7 @@ function registered(request: Request, urn: string): Registered {
     type: request.getType(),
     name: request.getName(),
     custom: request.getCustom(),
-    inputs: plain(inputs) as Record<string, unknown>,
+    inputs: named(request.getType(), request.getName(), plain(inputs) as Record<string, unknown>),
     secretInputs: Object.keys(inputs)
       .filter((key) => holdsSecret(inputs[key]))
       .sort(),
@@ -254,6 +256,16 @@ function registered(request: Request, urn: string): Registered {
         : {},
     },
   };
+}
+
+/**
+ * Inputs as the provider completes them: an object of Kubernetes that has no name gets one. The provider's names end at
+ * random, and are other ones at each replacement; these change with the inputs, so that two runs can be compared.
+ */
+function named(type: string, name: string, inputs: Record<string, unknown>): Record<string, unknown> {
+  const { metadata } = inputs as { metadata?: { name?: string } };
+  if (!type.startsWith("kubernetes:") || metadata?.name !== undefined) return inputs;
+  return { ...inputs, metadata: { ...metadata, name: `${name}-${digest(stableJson(inputs)).slice(0, 8)}` } };
 }
 
 /** The key by which Pulumi marks a secret in a request. */

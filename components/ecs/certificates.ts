@@ -2,8 +2,9 @@ import { setTimeout as sleep } from "timers/promises";
 import * as pulumi from "@pulumi/pulumi";
 import { certificateDates, CertificateDates, readDates, renewCertificate } from "../../consul/machine/commands";
 import { Trust } from "../trust";
+import { valueOf } from "../value-of";
 import { Cloud, Outcome } from "./cloud";
-import { progress, ServerMachines, valueOf } from "./machines";
+import { progress, ServerMachines } from "./machines";
 
 export interface CertificatesArgs {
   readonly cloud: Cloud;

@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { changedFiles, UserData } from "../../consul/machine/user-data";
 import { stableJson } from "../../consul/node";
-import { valueOf } from "./machines";
+import { valueOf } from "../value-of";
 
 export type Tags = Readonly<Record<string, string>>;
 export type Inputs = Readonly<Record<string, unknown>>;

@@ -7,13 +7,14 @@ import { assess, Reason, Verdict } from "../../consul/quorum";
 import { refusedStep, refusedVersion, SetTo, setTo } from "../../consul/upgrade";
 import { Settings } from "../../settings";
 import { Trust } from "../trust";
+import { valueOf } from "../value-of";
 import { Certificates } from "./certificates";
 import { announce, Change, changeOf, stoppingInputs, Tags } from "./change";
 import { Cloud, Machine, RefusedError } from "./cloud";
 import { ServerChange } from "./server-change";
 import { Patience } from "./patience";
 import { TrustOrder } from "./trust-order";
-import { progress, ServerMachines, ServerMachinesArgs, valueOf } from "./machines";
+import { progress, ServerMachines, ServerMachinesArgs } from "./machines";
 
 export interface QuorumGateArgs extends ServerMachinesArgs {
   readonly cloud: Cloud;

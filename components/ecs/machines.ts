@@ -76,8 +76,3 @@ export class ServerMachines {
 export function progress(line: string): void {
   void pulumi.log.info(line, undefined, undefined, true);
 }
-
-/** The value of an output that is known, as in an update. */
-export function valueOf<T>(output: pulumi.Output<T>): Promise<T> {
-  return new Promise((resolve) => void output.apply(resolve));
-}

@@ -3,9 +3,10 @@ import { gossipPattern, onlyAddsKeys } from "../../consul/gossip";
 import { useGossipKeys } from "../../consul/machine/commands";
 import { SetTo, signer } from "../../consul/upgrade";
 import { Trust } from "../trust";
+import { valueOf } from "../value-of";
 import { Tags } from "./change";
 import { Machine } from "./cloud";
-import { progress, ServerMachines, valueOf } from "./machines";
+import { progress, ServerMachines } from "./machines";
 
 export interface TrustOrderArgs {
   readonly machines: ServerMachines;

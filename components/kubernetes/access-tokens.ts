@@ -76,7 +76,7 @@ export class AccessTokens extends pulumi.ComponentResource {
     const job = serversJob(
       name,
       {
-        prefix: "consul-access-tokens",
+        accountName: "consul-access-tokens",
         namespace,
         labels,
         marks: args.marks,

@@ -10,7 +10,7 @@ import { KubernetesAgentsSettings } from "../../settings";
 import { AgentNodeArgs, describeAgent } from "../agent-node";
 import { fieldVariable } from "./app-environment";
 import { createNodeLocalService } from "./node-local-service";
-import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf } from "./objects";
+import { byName, frozenConfigMap, frozenSecret, labelsOf } from "./objects";
 import {
   configMount,
   Mount,
@@ -72,12 +72,12 @@ export class KubernetesAgents extends pulumi.ComponentResource {
   }
 
   private createFiles(node: pulumi.Output<ConsulNode>): Mount[] {
-    const object = { prefix: "consul-agent", namespace: this.args.namespace, labels: agentLabels };
+    const object = { namespace: this.args.namespace, labels: agentLabels };
     const data = pulumi.unsecret(node.apply(({ files }) => byName(files.filter((file) => !file.secret))));
     const secretData = node.apply(({ files }) => byName(files.filter((file) => file.secret)));
     const parent = { parent: this };
-    const config = contentNamedConfigMap(`${this.name}-config`, { ...object, data }, parent);
-    const secret = contentNamedSecret(`${this.name}-secrets`, { ...object, data: secretData }, parent);
+    const config = frozenConfigMap(`${this.name}-config`, { ...object, data }, parent);
+    const secret = frozenSecret(`${this.name}-secrets`, { ...object, data: secretData }, parent);
     return [configMount(config.metadata.name), secretsMount(secret.metadata.name)];
   }
 

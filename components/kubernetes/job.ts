@@ -3,16 +3,15 @@ import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import type * as inputs from "@pulumi/kubernetes/types/input";
 import * as pulumi from "@pulumi/pulumi";
 import { AclObject } from "../../consul/acl";
-import { stableJson } from "../../consul/node";
 import type { PodImage } from "../../consul/pod/image";
 import { podLayout } from "../../consul/pod/pod";
 import { withApi } from "../../consul/scripts";
-import { contentName, contentNamedConfigMap, contentNamedSecret } from "./objects";
+import { frozenConfigMap, frozenSecret } from "./objects";
 import { configMount, pod, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 
 export interface ServersJobArgs {
-  /** Name of the service account, and what the names of the other objects begin with. */
-  readonly prefix: string;
+  /** Name of the pod's service account. */
+  readonly accountName: string;
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
   /** What every pod in the cluster has. */
@@ -47,19 +46,20 @@ export interface ServersJobArgs {
 type Texts = Readonly<Record<string, string>>;
 
 /**
- * Runs scripts against the servers' API in the cluster, and settles once the scripts have succeeded. The Job's name is
- * a digest of all that the Job does, so a change of any part runs a new Job, and an `up` without a change runs none.
+ * Runs scripts against the servers' API in the cluster, and settles once the scripts have succeeded. The pod
+ * of a Job cannot be changed: another image, script or setting is another Job, under a name that Pulumi makes up, and an
+ * `up` without a change runs none.
  */
 export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.CustomResourceOptions): Job {
-  const { namespace, labels, prefix, minutes = 25 } = args;
+  const { namespace, labels, minutes = 25 } = args;
   const account = new ServiceAccount(
     `${name}-account`,
-    { metadata: { name: prefix, namespace, labels }, automountServiceAccountToken: false },
+    { metadata: { name: args.accountName, namespace, labels }, automountServiceAccountToken: false },
     { ...opts, protect: args.protect ?? false },
   );
   const work = workOf(args);
-  const config = contentNamedConfigMap(`${name}-config`, { prefix, namespace, labels, data: work.files }, opts);
-  const secret = contentNamedSecret(`${name}-secrets`, { prefix, namespace, labels, data: work.secrets }, opts);
+  const config = frozenConfigMap(`${name}-config`, { namespace, labels, data: work.files }, opts);
+  const secret = frozenSecret(`${name}-secrets`, { namespace, labels, data: work.secrets }, opts);
   const environment = work.environment.apply((all): inputs.core.v1.EnvVar[] => [
     ...Object.entries(all).map(([name, value]) => ({ name, value })),
     ...(args.variables ?? []),
@@ -68,7 +68,6 @@ export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.Cust
     `${name}-job`,
     {
       metadata: {
-        name: nameOf(args, work),
         namespace,
         labels,
         // The next `up` replaces a Job that failed, instead of looking at the failure again.
@@ -128,23 +127,6 @@ function workOf(args: ServersJobArgs): Work {
       .output(args.command)
       .apply(([script = "", ...words]) => ["/bin/sh", `${podLayout.configDir}/${script}`, ...words]),
   };
-}
-
-function nameOf(
-  { prefix, image: { name: image, pullSecrets }, marks }: ServersJobArgs,
-  work: Work,
-): pulumi.Output<string> {
-  // The pod of a Job cannot be changed. Without marks and Secrets the name is what it was before there were any.
-  const { podLabels, podAnnotations } = marks;
-  const marked = Object.keys({ ...podLabels, ...podAnnotations }).length > 0;
-  const more: Record<string, string> = {
-    ...(marked ? { marks: stableJson([podLabels, podAnnotations]) } : {}),
-    ...(pullSecrets.length > 0 ? { pullSecrets: pullSecrets.join(" ") } : {}),
-  };
-  const name = pulumi.output({ ...work }).apply(({ secrets, files, environment, command }) => {
-    return contentName(prefix, { ...secrets, ...files, ...environment, command: command.join(" "), image, ...more });
-  });
-  return pulumi.unsecret(name);
 }
 
 /**

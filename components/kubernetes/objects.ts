@@ -2,8 +2,7 @@ import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import * as pulumi from "@pulumi/pulumi";
 import { basename } from "path";
-import { ConsulFile, stableJson } from "../../consul/node";
-import { digest } from "../../consul/secrets";
+import { ConsulFile } from "../../consul/node";
 
 /** The labels of everything that belongs to one part of this program. */
 export function labelsOf(component: string) {
@@ -26,14 +25,7 @@ export function base64Values(data: Readonly<Record<string, string>>): Record<str
   return Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString("base64")]));
 }
 
-/** A name that changes with the content and comes back with it. */
-export function contentName(prefix: string, content: Readonly<Record<string, string>>): string {
-  return `${prefix}-${digest(stableJson(content)).slice(0, 10)}`;
-}
-
-export interface ContentNamedArgs {
-  /** What the object's name begins with. */
-  readonly prefix: string;
+export interface FrozenArgs {
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
   /** Texts by their keys. */
@@ -41,21 +33,17 @@ export interface ContentNamedArgs {
 }
 
 /**
- * A ConfigMap that never changes, named by its content: a changed setting is a new object, the pods that mount it roll
- * by themselves, and pods of the old revision keep the files that they were started with. Going back gives the earlier
- * name again.
+ * A ConfigMap that never changes: other data is another object, under a new name that Pulumi makes up. The pods that
+ * mount it roll by themselves, and pods of the old revision keep the files that they were started with. A name made from
+ * the data would come back with the data, while the object that had this name may still be there: an `up` that fails
+ * leaves what it replaced for the next one to delete.
  */
-export function contentNamedConfigMap(name: string, args: ContentNamedArgs, opts: pulumi.CustomResourceOptions) {
-  return new ConfigMap(name, { ...contentNamed(args, args.data), data: args.data }, opts);
+export function frozenConfigMap(name: string, { data, ...metadata }: FrozenArgs, opts: pulumi.CustomResourceOptions) {
+  return new ConfigMap(name, { metadata, immutable: true, data }, opts);
 }
 
-/** A Secret that never changes, named by its content, for the same reason. */
-export function contentNamedSecret(name: string, args: ContentNamedArgs, opts: pulumi.CustomResourceOptions) {
-  const data = pulumi.secret(pulumi.output(args.data).apply(base64Values));
-  return new Secret(name, { ...contentNamed(args, data), type: "Opaque", data }, opts);
-}
-
-function contentNamed({ prefix, namespace, labels }: ContentNamedArgs, content: ContentNamedArgs["data"]) {
-  const name = pulumi.unsecret(pulumi.output(content).apply((data) => contentName(prefix, data)));
-  return { metadata: { name, namespace, labels }, immutable: true };
+/** A Secret that never changes, for the same reason. */
+export function frozenSecret(name: string, { data, ...metadata }: FrozenArgs, opts: pulumi.CustomResourceOptions) {
+  const values = pulumi.secret(pulumi.output(data).apply(base64Values));
+  return new Secret(name, { metadata, type: "Opaque", immutable: true, data: values }, opts);
 }

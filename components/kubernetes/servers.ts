@@ -1,4 +1,5 @@
 import { StatefulSet } from "@pulumi/kubernetes/apps/v1/statefulSet";
+import type { Job } from "@pulumi/kubernetes/batch/v1/job";
 import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount";
 import { PodDisruptionBudget } from "@pulumi/kubernetes/policy/v1/podDisruptionBudget";
@@ -12,12 +13,13 @@ import { consulImage, ImageSettings, PodImage } from "../../consul/pod/image";
 import { apiService, podCommand, podLayout, ServerPod, serverSet } from "../../consul/pod/pod";
 import { readScript, withApi } from "../../consul/scripts";
 import { digest } from "../../consul/secrets";
-import { refusedStep, setTo } from "../../consul/upgrade";
+import { refusedConsent, refusedStep, SetTo, setTo } from "../../consul/upgrade";
 import { KubernetesServersSettings, Settings } from "../../settings";
 import { Trust } from "../trust";
+import { valueOf } from "../value-of";
 import { createUiIngress } from "./ingress";
 import { aclWork, serversJob, ServersJobArgs } from "./job";
-import { byName, contentNamedConfigMap, contentNamedSecret, labelsOf, noWait } from "./objects";
+import { byName, frozenConfigMap, frozenSecret, labelsOf, noWait } from "./objects";
 import { configMount, Mount, PodMarks, podMetadata, secretsMount, temporaryMount } from "./pod";
 import { serverPod } from "./server-pod";
 import { createServices } from "./server-services";
@@ -36,6 +38,12 @@ export interface KubernetesServersArgs {
   readonly marks: PodMarks;
   /** Takes over the claims that an earlier stack left behind. Without one they go with the stack. */
   readonly keeper: Provider | undefined;
+}
+
+/** The part of a StatefulSet's inputs that its hook compares. */
+interface StatefulSetInputs {
+  readonly metadata: { readonly annotations?: Partial<SetTo> };
+  readonly spec: object;
 }
 
 const labels = labelsOf("server");
@@ -106,7 +114,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     const { namespace, pods, trust } = this.args;
     const [first] = nodes;
     if (!first) throw new Error("a StatefulSet without servers");
-    const object = { prefix: serverSet, namespace, labels };
+    const object = { namespace, labels };
     const data = pulumi.unsecret(
       first.apply(({ files }) => ({
         ...byName(files.filter((file) => !file.secret)),
@@ -114,12 +122,12 @@ export class KubernetesServers extends pulumi.ComponentResource {
         "before-stop.sh": withApi("pod/before-stop.sh"),
       })),
     );
-    const config = contentNamedConfigMap(`${this.name}-config`, { ...object, data }, { parent: this });
+    const config = frozenConfigMap(`${this.name}-config`, { ...object, data }, { parent: this });
     // One for all servers, since a StatefulSet cannot name another Secret in each pod. Each pod mounts its own part.
     const secretData = pulumi
       .all([pulumi.all([...nodes]), trust.managementToken])
       .apply(([nodes, managementToken]) => secretFiles(pods, nodes, managementToken));
-    const secret = contentNamedSecret(`${this.name}-secrets`, { ...object, data: secretData }, { parent: this });
+    const secret = frozenSecret(`${this.name}-secrets`, { ...object, data: secretData }, { parent: this });
     const items = pulumi
       .unsecret(secret.data.apply((data) => Object.keys(data).sort()))
       .apply((keys) => keys.map((key) => ({ key, path: pathInVolume(pods, key) })));
@@ -167,6 +175,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
       ...claimTemplates,
     };
     const { deployment } = this.args;
+    const consent = this.beforeChange(spec);
     // What comes after the StatefulSet does not wait for servers that may be lost.
     const annotations = { ...setTo(deployment), ...(deployment.gate.skip.length > 0 ? noWait : {}) };
     return new StatefulSet(
@@ -174,8 +183,8 @@ export class KubernetesServers extends pulumi.ComponentResource {
       { metadata: { name: serverSet, namespace, labels, annotations }, spec },
       {
         parent: this,
-        hooks: { beforeUpdate: [this.stepHook()] },
-        dependsOn: [...claims, this.createMarker(this.beforeChange(spec))],
+        hooks: { beforeUpdate: [this.changeHook(consent)] },
+        dependsOn: [...claims, this.createMarker(consent)],
         // The claims exist already. A change of the template would only replace the StatefulSet.
         ignoreChanges: ["spec.volumeClaimTemplates"],
         // A server that comes back under another address is taken in again after 40 to 70 s, one after another.
@@ -184,17 +193,29 @@ export class KubernetesServers extends pulumi.ComponentResource {
     );
   }
 
-  /** What the servers were last set to: the next change compares, in its preview already, without asking anybody. */
-  private stepHook(): pulumi.ResourceHook {
+  /**
+   * Refuses a step that is too long, in the preview already: annotations say what the servers were last set to. Refuses
+   * a change to which the Job agreed long ago, in an `up` that ended before the change.
+   */
+  private changeHook(consent: Job): pulumi.ResourceHook {
     const { deployment } = this.args;
     const step = setTo(deployment);
+    const preview = pulumi.runtime.isDryRun();
     return new pulumi.ResourceHook(
       `${this.name}-step`,
-      ({ oldInputs }) => {
-        const { metadata } = oldInputs as { metadata: { annotations?: Partial<typeof step> } };
-        const refusal = refusedStep(metadata.annotations ?? {}, step);
+      async ({ oldInputs, newInputs }) => {
+        const [before, after] = [oldInputs, newInputs] as [StatefulSetInputs, StatefulSetInputs];
+        const refusal = refusedStep(before.metadata.annotations ?? {}, step);
         if (refusal !== undefined && deployment.gate.skip.length === 0) {
           throw new pulumi.RunError(`the servers are not updated: ${refusal}`);
+        }
+        if (preview || stableJson(before.spec) === stableJson(after.spec)) return;
+        const { urn, agreed } = await valueOf(
+          pulumi.output({ urn: consent.urn, agreed: consent.status.completionTime }),
+        );
+        const old = refusedConsent(agreed, new Date());
+        if (old !== undefined) {
+          throw new pulumi.RunError(`the servers are not updated: ${old}. Ask again: \`pulumi up --replace '${urn}'\``);
         }
       },
       { onDryRun: true },
@@ -269,7 +290,7 @@ export class KubernetesServers extends pulumi.ComponentResource {
     return serversJob(
       `${this.name}-${what}`,
       {
-        prefix: `${serverSet}-${what}`,
+        accountName: `${serverSet}-${what}`,
         namespace,
         labels: labelsOf(`server-${what}`),
         marks,

@@ -9,7 +9,7 @@ import { podLayout } from "../../consul/pod/pod";
 import { readScript } from "../../consul/scripts";
 import { tokenAudience } from "../backup-bucket";
 import { TokenReference } from "./app-access";
-import { contentNamedConfigMap, labelsOf, noWait } from "./objects";
+import { frozenConfigMap, labelsOf, noWait } from "./objects";
 import { configMount, Mount, pod, PodMarks, podMetadata, temporaryMount } from "./pod";
 
 /** How copies get into an OSS bucket: the pod's service account assumes a RAM role. */
@@ -71,8 +71,8 @@ export class SnapshotCronJob extends pulumi.ComponentResource {
       ...(copies ? { "oss-put.sh": readScript("pod/oss-put.sh") } : {}),
     };
     const data = pulumi.output(caCertificate).apply((ca) => ({ ...scripts, "ca.pem": ca }));
-    const object = { prefix: "consul-snapshot", namespace, labels, data };
-    const { metadata } = contentNamedConfigMap(`${this.name}-config`, object, { parent: this });
+    const object = { namespace, labels, data };
+    const { metadata } = frozenConfigMap(`${this.name}-config`, object, { parent: this });
     return [configMount(metadata.name)];
   }
 

@@ -1,28 +1,23 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
-import { execFileSync, spawnSync } from "child_process";
+import { execFileSync } from "child_process";
 import { randomBytes } from "crypto";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "fs";
-import { tmpdir } from "os";
-import { join, relative, sep } from "path";
+import { readdirSync, readFileSync, writeFileSync } from "fs";
+import { join } from "path";
 import { LocalWorkspace, OutputMap, Stack } from "@pulumi/pulumi/automation";
 import { programDir } from "../../local/program";
 import { secretOutputs } from "../../stacks/outputs";
 import { documented } from "../documents";
+import { needPrograms, Project } from "./project";
 
-/** Files of a clone that a deployment needs. The engine writes into Pulumi.local.yaml, so the test copies the files. */
-const project = /^(index\.ts|settings|package\.json|Pulumi\..*yaml|components|consul|local|monitoring|stacks)$/;
-
-/** The reason why the real engine cannot run here; "" where it can. */
-function missing(): string {
-  const { error, status, stderr } = spawnSync("pulumi", ["version"], { encoding: "utf8" });
-  if (error) return "pulumi is not on PATH";
-  return status === 0 ? "" : `pulumi version: ${stderr}`;
+/** A command with more options, which go before what the shell is to redirect. */
+function withOptions(command: string, ...options: readonly string[]): string {
+  const [own = "", ...redirected] = command.split(" <");
+  return [[own, ...options].join(" "), ...redirected].join(" <");
 }
 
 describe("the stack local, by the real engine", function () {
   this.timeout(900_000); // the engine fetches the plugins for random and tls where they are missing
-  let directory: string | undefined;
-  let backend: string;
+  let project: Project | undefined;
   let stack: Stack;
   let outputs: OutputMap;
   /** Runs a command of the documents for this stack, without questions. */
@@ -32,25 +27,12 @@ describe("the stack local, by the real engine", function () {
     ((await stack.exportStack()).deployment as { resources?: { urn: string; type: string }[] }).resources ?? [];
 
   before(async function () {
-    const reason = missing();
-    if (reason !== "") {
-      console.log(`    skipped: ${reason}`);
-      this.skip();
-    }
-    directory = mkdtempSync(join(tmpdir(), "engine-"));
-    const workDir = join(directory, "project");
-    backend = join(directory, "backend");
-    for (const path of [workDir, backend]) mkdirSync(path);
-    const top = (path: string) => relative(programDir, path).split(sep)[0] ?? "";
-    cpSync(programDir, workDir, { recursive: true, filter: (path) => path === programDir || project.test(top(path)) });
-    symlinkSync(join(programDir, "node_modules"), join(workDir, "node_modules"));
-    const envVars = {
-      PULUMI_BACKEND_URL: `file://${backend}`,
-      PULUMI_CONFIG_PASSPHRASE: "of a stack that lives for a minute",
-      PULUMI_SKIP_UPDATE_CHECK: "true",
-    };
+    needPrograms(this, "pulumi");
+    // A document reads a secret from the file that KUBECONFIG names; any will do.
+    project = new Project({ KUBECONFIG: join(programDir, "package.json") });
+    const { workDir, envVars } = project;
     pulumi = (command, input) =>
-      execFileSync("pulumi", [...command.replace(/^pulumi /, "").split(" "), "--non-interactive"], {
+      execFileSync("sh", ["-c", `${command} --non-interactive`], {
         cwd: workDir,
         env: { ...process.env, ...envVars },
         encoding: "utf8",
@@ -60,9 +42,9 @@ describe("the stack local, by the real engine", function () {
   });
 
   after(async () => {
-    if (directory === undefined) return;
+    if (project === undefined) return;
     await (stack as Stack | undefined)?.destroy();
-    rmSync(directory, { recursive: true, force: true });
+    project.remove();
   });
 
   it("is previewed, and nothing is made", async () => {
@@ -76,19 +58,21 @@ describe("the stack local, by the real engine", function () {
     const { summary, outputs: made, stdout } = await stack.up();
     equal(summary.result, "succeeded");
     outputs = made;
+    const secrets = secretOutputs.filter((name) => made[name]?.value !== ""); // what is not made is no secret
+    ok(secrets.length > 3);
     deepEqual(
       Object.keys(outputs)
         .filter((name) => outputs[name]?.secret)
         .sort(),
-      [...secretOutputs].sort(),
+      [...secrets].sort(),
     );
     // The files of the backend themselves: an export by the Automation API is decrypted.
-    const state = readdirSync(backend, { recursive: true, withFileTypes: true })
+    const state = readdirSync(project?.backend ?? "", { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => readFileSync(join(entry.parentPath, entry.name), "utf8"))
       .join("\n");
     ok(state.includes('"ciphertext"'), "no state in the backend");
-    for (const name of secretOutputs) {
+    for (const name of secrets) {
       const value = String(outputs[name]?.value);
       match(value, /^.{36,44}$/, name);
       ok(!state.includes(value), `${name} is in the state as plain text`);
@@ -111,7 +95,9 @@ describe("the stack local, by the real engine", function () {
     deepEqual(changed, ["gossipKey", "gossipKeys"]);
   });
 
-  // The commands of the documents, in this order, each for the stack of this test and without questions.
+  // The commands of the documents, in this order, each for the stack of this test and without questions. Not those of
+  // other projects (`-C`), of another login, those that are only named, and `pulumi destroy`, which the last test does.
+  const elsewhere = /^pulumi (.*-C |cancel|destroy|login|new|stack import|stack init$|state delete$)/;
   const kinds: readonly (readonly [string, ...string[]])[] = [
     ["pulumi stack init"],
     ["pulumi stack output"],
@@ -123,10 +109,13 @@ describe("the stack local, by the real engine", function () {
     ["pulumi state unprotect", "--yes"],
   ];
   const commands = [...new Set(documented().map(({ command }) => command.replace(/ \|.*/, "")))]
-    .filter((command) => command.startsWith("pulumi ") && command !== "pulumi destroy") // the last test does this
+    .filter((command) => command.startsWith("pulumi ") && !elsewhere.test(command))
     .sort();
 
+  let settings: string;
+
   it("is what every command of the documents is tried on", () => {
+    settings = readFileSync(project?.stackFile("local") ?? "", "utf8");
     ok(commands.length > 10);
     const untried = commands.filter((command) => !kinds.some(([start]) => command.startsWith(start)));
     deepEqual(untried, []);
@@ -137,13 +126,14 @@ describe("the stack local, by the real engine", function () {
       const urn = (await resources()).find(({ type }) => type.startsWith("random:"))?.urn ?? "";
       for (const command of commands.filter((each) => each.startsWith(start))) {
         const own = command.replace(/ -s \S+/, "").replace("<urn>", urn);
-        if (start === "pulumi stack init") pulumi(own.replace(/\S+$/, "another"));
-        else pulumi([own, "--stack", "local", ...more].join(" "), randomBytes(32).toString("base64"));
+        if (start === "pulumi stack init") pulumi(own.replace(/\S+$/, "another-$&"));
+        else pulumi(withOptions(own, "--stack", "local", ...more), randomBytes(32).toString("base64"));
       }
     });
   }
 
   it("is refused with a wrong setting before anything changes", async () => {
+    writeFileSync(project?.stackFile("local") ?? "", settings);
     await stack.setConfig("consul:raftMultiplier", { value: "11" });
     const failure = await stack.up().then(
       () => "",

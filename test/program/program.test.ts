@@ -266,17 +266,13 @@ describe("agents on Kubernetes", () => {
     ok(container.command.every((word) => !word.includes("0.0.0.0")));
   });
 
-  it("get another ConfigMap name from another setting, and the earlier one back with it", async () => {
-    const name = async (level: string) => {
-      const { resources } = await runFixture("prod", (config) => {
-        plain(config);
-        config["consul:logLevel"] = level;
-      });
-      return ofType(resources, ":ConfigMap").map(({ inputs }) => (inputs.metadata as { name: string }).name)[0];
-    };
-    const first = await name("info");
-    notEqual(await name("warn"), first);
-    equal(await name("info"), first);
+  it("mount a ConfigMap and a Secret that never change, under names that Pulumi makes up", async () => {
+    const { resources } = await runFixture("prod", plain);
+    for (const type of [":ConfigMap", ":Secret"]) {
+      const found = ofType(resources, type).find(({ name }) => name.startsWith("consul-agent-"));
+      ok(found?.inputs.immutable === true, type);
+      ok(new RegExp(`^${found.name}-[0-9a-f]{8}$`).test((found.inputs.metadata as { name: string }).name), type);
+    }
   });
 });
 

@@ -125,10 +125,10 @@ describe("servers in the cluster, on a real API server", function () {
     await kube.waitFor("the Jobs are complete", async () => {
       const { items } = await jobs.listNamespacedJob({ namespace });
       assert.deepEqual(
-        items.map(({ metadata, status }) => [metadata?.name?.replace(/-[0-9a-f]{10}$/, ""), status?.succeeded]),
+        items.map(({ metadata, status }) => [metadata?.name?.replace(/-[0-9a-f]{8}$/, ""), status?.succeeded]),
         [
-          ["consul-server-acl", 1],
-          ["consul-server-roll", 1],
+          ["consul-server-acl-job", 1],
+          ["consul-server-roll-job", 1],
         ],
       );
     });
@@ -200,8 +200,9 @@ describe("servers in the cluster, on a real API server", function () {
   it("roll one at a time when a setting changes, and the ACL Job with nothing new is the same", async () => {
     const changed = await describeDev(undefined, { settings: { "consul:logLevel": "warn" } });
     const name = (all: Described, kind: string) =>
-      all.objects.find((object) => object.kind === kind && /^consul-server-[0-9a-f]{10}$/.test(object.metadata.name))
-        ?.metadata.name;
+      all.objects.find(
+        (object) => object.kind === kind && /^consul-server-(config|secrets)-[0-9a-f]{8}$/.test(object.metadata.name),
+      )?.metadata.name;
     assert.notEqual(name(changed, "ConfigMap"), name(described, "ConfigMap"));
     assert.equal(name(changed, "Secret"), name(described, "Secret"));
     const count = await kube.followPods(namespace, selector);

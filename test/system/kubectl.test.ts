@@ -151,7 +151,7 @@ describe("what the documents delete with kubectl, on a real API server", functio
   it("reach the applications' tokens' Job, and no other", async () => {
     const deleted = await run(only("access-tokens"));
     equal(deleted.length, 1);
-    ok(deleted[0]?.startsWith("consul-access-tokens"), deleted[0]);
+    ok(deleted[0]?.startsWith("consul-access-job"), deleted[0]);
   });
 
   it("reach the servers' three pods, and no other", async () => {

@@ -51,7 +51,7 @@ function podTemplates({ objects }: Described): Record<string, k8s.V1PodSpec> {
     (kind === "CronJob" ? (spec as Templated).jobTemplate.spec : (spec as Templated)).template.spec;
   const makesPods = ({ kind }: Manifest) => ["CronJob", "DaemonSet", "Job", "StatefulSet"].includes(kind);
   // Some names end in a hash of the content.
-  const nameOf = ({ kind, metadata }: Manifest) => `${kind} ${metadata.name.replace(/-[0-9a-f]{10}$/, "")}`;
+  const nameOf = ({ kind, metadata }: Manifest) => `${kind} ${metadata.name.replace(/-[0-9a-f]{8}$/, "")}`;
   return Object.fromEntries(objects.filter(makesPods).map((object) => [nameOf(object), specOf(object)]));
 }
 

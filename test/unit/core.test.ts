@@ -4,7 +4,6 @@ import { accessorId, serverAclObjects } from "../../consul/acl";
 import { agentNode, serverNode } from "../../consul/config";
 import { cidrContains, firstAndLast, isCidr, isIpv4 } from "../../settings/ip";
 import { ConsulNode, stableJson } from "../../consul/node";
-import { contentName } from "../../components/kubernetes/objects";
 import { podCommand, podLayout } from "../../consul/pod/pod";
 import { gossipKey, tokenUuid, uuid7Time } from "../../consul/secrets";
 import { machineLayout } from "../../consul/machine/layout";
@@ -89,7 +88,6 @@ describe("a node's configuration", () => {
   it("is the same bytes for the same values, whatever the order of keys", () => {
     equal(stableJson({ b: 1, a: { d: 1, c: [2, 1] } }), stableJson({ a: { c: [2, 1], d: 1 }, b: 1 }));
     ok(stableJson({}).endsWith("\n"));
-    equal(contentName("x", { a: "1", b: "2" }), contentName("x", { b: "2", a: "1" }));
   });
 
   it("of a server is TLS both ways, ACLs that deny, and a quorum of all servers", () => {

@@ -1,6 +1,6 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
 import { assess, passes, Server, told, Verdict } from "../../consul/quorum";
-import { refusedAuthorities, refusedStep, refusedVersion, setTo } from "../../consul/upgrade";
+import { refusedAuthorities, refusedConsent, refusedStep, refusedVersion, setTo } from "../../consul/upgrade";
 import { MutableSample } from "../../components/ecs/fake-cloud";
 import { leaderAddress, names, wellServers } from "./servers";
 
@@ -381,6 +381,20 @@ describe("the generation of the agents' token", () => {
     match(
       refusedStep(to(3), to(2)) ?? "",
       /cannot go back from generation 3 to 2: .*consul:tokens\.agentGeneration to 4/,
+    );
+  });
+});
+
+describe("the servers' consent to a change", () => {
+  const now = new Date("2026-11-30T03:00:00Z");
+
+  it("holds for ten minutes, and where nobody knows when it was given, as with an older release", () => {
+    for (const agreed of ["2026-11-30T02:50:00Z", "2026-11-30T03:00:20Z", undefined]) {
+      equal(refusedConsent(agreed, now), undefined, agreed);
+    }
+    match(
+      refusedConsent("2026-11-30T02:49:59Z", now) ?? "",
+      /^they agreed to this change at 2026-11-30T02:49:59Z, in an/,
     );
   });
 });

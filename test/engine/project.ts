@@ -1,0 +1,78 @@
+import { spawn, spawnSync } from "child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
+import { tmpdir } from "os";
+import { join, relative, sep } from "path";
+import { setTimeout as sleep } from "timers/promises";
+import { parse, stringify } from "yaml";
+import { programDir } from "../../local/program";
+
+/** Files of a clone that a deployment needs. The engine writes into stack files, so tests copy the files. */
+const needed =
+  /^(index\.ts|settings|package\.json|tsconfig\.json|Pulumi\..*yaml|components|consul|local|monitoring|policy|stacks)$/;
+
+/** For a `before` hook: skips what follows, and says why, where a program is not there. */
+export function needPrograms(context: Mocha.Context, ...programs: readonly string[]): void {
+  for (const program of programs) {
+    const { error, status, stderr } = spawnSync(program, ["version", ...(program === "kubectl" ? ["--client"] : [])], {
+      encoding: "utf8",
+    });
+    if (!error && status === 0) continue;
+    console.log(`    skipped: ${error ? `${program} is not on PATH` : `${program} version: ${stderr}`}`);
+    context.skip();
+  }
+}
+
+/** A copy of this program in a directory of its own, with a backend of its own. */
+export class Project {
+  private readonly directory = mkdtempSync(join(tmpdir(), "engine-"));
+  readonly workDir = join(this.directory, "project");
+  readonly backend = join(this.directory, "backend");
+  readonly envVars: Readonly<Record<string, string>>;
+
+  constructor(more: Readonly<Record<string, string>> = {}) {
+    for (const path of [this.workDir, this.backend]) mkdirSync(path);
+    const top = (path: string) => relative(programDir, path).split(sep)[0] ?? "";
+    const filter = (path: string) => path === programDir || needed.test(top(path));
+    cpSync(programDir, this.workDir, { recursive: true, filter });
+    symlinkSync(join(programDir, "node_modules"), join(this.workDir, "node_modules"));
+    this.envVars = {
+      PULUMI_BACKEND_URL: `file://${this.backend}`,
+      PULUMI_CONFIG_PASSPHRASE: "of a stack that lives for a minute",
+      PULUMI_SKIP_UPDATE_CHECK: "true",
+      ...more,
+    };
+  }
+
+  /** The file of a stack's settings. */
+  stackFile(stack: string): string {
+    return join(this.workDir, `Pulumi.${stack}.yaml`);
+  }
+
+  /** Changes a stack's settings. */
+  edit(stack: string, change: (config: Record<string, unknown>) => void): void {
+    const file = parse(readFileSync(this.stackFile(stack), "utf8")) as { config: Record<string, unknown> };
+    change(file.config);
+    writeFileSync(this.stackFile(stack), stringify(file));
+  }
+
+  /** Runs a command by a shell, to its end or for so many milliseconds, and then kills it with all that it started. */
+  async run(
+    command: string,
+    milliseconds?: number,
+  ): Promise<{ readonly status: number | null; readonly text: string }> {
+    const env = { ...process.env, ...this.envVars };
+    const child = spawn("sh", ["-c", command], { cwd: this.workDir, env, detached: true });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (data: Buffer) => (text += data.toString()));
+    const closed = new Promise<number | null>((resolve) => child.on("close", resolve));
+    if (milliseconds !== undefined) {
+      const ended = await Promise.race([closed.then(() => true), sleep(milliseconds, false)]);
+      if (!ended) process.kill(-(child.pid ?? 0), "SIGKILL");
+    }
+    return { status: await closed, text };
+  }
+
+  remove(): void {
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
