@@ -1,0 +1,57 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/** What clusters and clouds say where a name or an address is taken. */
+const taken = /already ?exist|AlreadyUsed|Duplicated/i;
+
+/**
+ * Says what to do where something that is to be made is there already. An `up` that was killed, or whose runner was
+ * lost, leaves what it was making: the engine has not written it down yet. Pulumi's own advice, `pulumi refresh`, does
+ * not take such a thing into the state (tried with 3.260).
+ */
+export function explainLeftovers(): void {
+  const hook = new pulumi.ErrorHook("consul-leftovers", async ({ type, name, newInputs, failedOperation, errors }) => {
+    const message = failedOperation === "create" ? leftover(type, name, newInputs ?? {}, errors[0] ?? "") : undefined;
+    if (message !== undefined) await pulumi.log.error(message);
+    return false;
+  });
+  // The newer registerResourceTransform sets options that nobody gave, deleteBeforeReplace among them (tried with 3.248):
+  // a Service with a name of its own could not be replaced any more.
+  pulumi.runtime.registerStackTransformation(({ type, props, opts }) => {
+    if (!/^(alicloud|kubernetes):/.test(type)) return undefined;
+    const { hooks = {} } = opts;
+    return { props, opts: { ...opts, hooks: { ...hooks, onError: [...(hooks.onError ?? []), hook] } } };
+  });
+}
+
+/** What to do about a thing that could not be made; undefined where it failed for another reason than being there. */
+export function leftover(
+  type: string,
+  name: string,
+  inputs: Readonly<Record<string, unknown>>,
+  error: string,
+): string | undefined {
+  if (!taken.test(error)) return undefined;
+  const { what, remedy } = type.startsWith("kubernetes:") ? object(type, inputs) : resource(type, name, inputs);
+  return [
+    `${what} is there already, and this stack does not know it.`,
+    `  - An \`up\` that was killed leaves what it was making: the warning on pending operations names ${name} then.`,
+    `    Take it away, ${remedy}, and run \`pulumi up\` again.`,
+    '  - Else it is not of this stack: leave it alone (docs/troubleshooting.md, "… already exists").',
+  ].join("\n");
+}
+
+function object(type: string, inputs: Readonly<Record<string, unknown>>) {
+  const kind = type.replace(/.*:/, "");
+  const { name = "", namespace } = inputs.metadata as { name?: string; namespace?: string };
+  const where = namespace === undefined ? "" : ` -n ${namespace}`;
+  const what = namespace === undefined ? `${kind} ${name}` : `${kind} ${namespace}/${name}`;
+  return { what, remedy: `\`kubectl${where} delete ${kind.toLowerCase()} ${name}\`` };
+}
+
+function resource(type: string, name: string, inputs: Readonly<Record<string, unknown>>) {
+  if (!type.endsWith(":Instance")) return { what: name, remedy: "in the cloud's console" };
+  const { instanceName, privateIp } = inputs as { instanceName: string; privateIp: string };
+  const find = `\`aliyun ecs DescribeInstances --InstanceName ${instanceName}\``;
+  const remedy = `unless a data disk is attached to it (${find} has the id), \`aliyun ecs DeleteInstance --Force true --InstanceId ID\``;
+  return { what: `a machine with ${instanceName}'s address ${privateIp}`, remedy };
+}
