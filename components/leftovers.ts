@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 
 /** What clusters and clouds say where a name or an address is taken. */
-const taken = /already ?exist|AlreadyUsed|Duplicated/i;
+const taken = /already ?exist|already allocated|AlreadyUsed|Duplicated/i;
 
 /**
  * Says what to do where something that is to be made is there already. An `up` that was killed, or whose runner was
@@ -35,7 +35,7 @@ export function leftover(
   return [
     `${what} is there already, and this stack does not know it.`,
     `  - An \`up\` that was killed leaves what it was making: the warning on pending operations names ${name} then.`,
-    `    Take it away, ${remedy}, and run \`pulumi up\` again.`,
+    `    ${remedy}, and run \`pulumi up\` again.`,
     '  - Else it is not of this stack: leave it alone (docs/troubleshooting.md, "… already exists").',
   ].join("\n");
 }
@@ -43,15 +43,26 @@ export function leftover(
 function object(type: string, inputs: Readonly<Record<string, unknown>>) {
   const kind = type.replace(/.*:/, "");
   const { name = "", namespace } = inputs.metadata as { name?: string; namespace?: string };
-  const where = namespace === undefined ? "" : ` -n ${namespace}`;
-  const what = namespace === undefined ? `${kind} ${name}` : `${kind} ${namespace}/${name}`;
-  return { what, remedy: `\`kubectl${where} delete ${kind.toLowerCase()} ${name}\`` };
+  // Whatever else is in a namespace would go with it.
+  if (kind === "Namespace") return { what: `${kind} ${name}`, remedy: "Set consul:cluster.createNamespace to false" };
+  const [where, what] = namespace === undefined ? ["", name] : [` -n ${namespace}`, `${namespace}/${name}`];
+  const young = kind === "PersistentVolumeClaim" ? "If it is as young as that `up` and holds nothing, take" : "Take";
+  // A Service may have a fixed address, which is what is taken then.
+  const addressed = kind === "Service" ? ", or its address," : "";
+  return {
+    what: `${kind} ${what}${addressed}`,
+    remedy: `${young} it away, \`kubectl${where} delete ${kind.toLowerCase()} ${name}\``,
+  };
 }
 
 function resource(type: string, name: string, inputs: Readonly<Record<string, unknown>>) {
-  if (!type.endsWith(":Instance")) return { what: name, remedy: "in the cloud's console" };
+  if (!type.endsWith(":Instance")) return { what: name, remedy: "Take it away in the cloud's console" };
   const { instanceName, privateIp } = inputs as { instanceName: string; privateIp: string };
   const find = `\`aliyun ecs DescribeInstances --InstanceName ${instanceName}\``;
-  const remedy = `unless a data disk is attached to it (${find} has the id), \`aliyun ecs DeleteInstance --Force true --InstanceId ID\``;
-  return { what: `a machine with ${instanceName}'s address ${privateIp}`, remedy };
+  return {
+    what: `A machine with ${instanceName}'s address ${privateIp}`,
+    remedy:
+      `Unless a data disk is attached to it (${find} has the id), take it away, ` +
+      "`aliyun ecs DeleteInstance --Force true --InstanceId ID`",
+  };
 }

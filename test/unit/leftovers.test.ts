@@ -18,12 +18,23 @@ describe("what a killed `up` left behind", () => {
       /^ClusterRoleBinding consul-login is[^]*`kubectl delete clusterrolebinding consul-login`/,
     ],
     [
+      "kubernetes:core/v1:Service",
+      { metadata: { name: "consul-dns", namespace: "consul" } },
+      "failed to allocate IP 172.21.10.53: provided IP is already allocated",
+      /^Service consul\/consul-dns, or its address, is there already[^]*`kubectl -n consul delete service consul-dns`/,
+    ],
+    [
       "alicloud:ecs/instance:Instance",
       instance,
       "ErrorCode: InvalidIPAddress.AlreadyUsed",
-      /^a machine with consul-1's address 10\.16\.190\.28 is[^]*unless a data disk[^]*DescribeInstances --InstanceName consul-1`[^]*DeleteInstance/,
+      /^A machine with consul-1's address 10\.16\.190\.28 is[^]*Unless a data disk[^]*DescribeInstances --InstanceName consul-1`[^]*DeleteInstance/,
     ],
-    ["alicloud:ram/role:Role", {}, "EntityAlreadyExist.Role", /^thing is there already[^]*in the cloud's console/],
+    [
+      "alicloud:ram/role:Role",
+      {},
+      "EntityAlreadyExist.Role",
+      /^thing is there already[^]*Take it away in the cloud's console, and/,
+    ],
   ];
   for (const [type, inputs, error, said] of cases) {
     it(`is named with the way to take it away: ${type}`, () => {
