@@ -4,7 +4,6 @@ import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap";
 import { Provider } from "@pulumi/kubernetes/provider";
 import * as pulumi from "@pulumi/pulumi";
 import { appAccess, consulOutputs } from "consul-alicloud-outputs";
-import { createHash } from "crypto";
 import { readdirSync, readFileSync } from "fs";
 import { join } from "path";
 
@@ -35,11 +34,9 @@ const podDefaults = {
   securityContext: { seccompProfile: { type: "RuntimeDefault" } },
 };
 
-/** Files in a ConfigMap whose name changes with them: pods roll with their files, and go back with them. */
+/** Files in a ConfigMap that never changes: other files are another one, which Pulumi names, and pods roll with it. */
 function files(what: string, data: Record<string, string>): ConfigMap {
-  const hash = createHash("sha256").update(JSON.stringify(data)).digest("hex").slice(0, 10);
-  const metadata = { name: `${name}-${what}-${hash}`, namespace, labels };
-  return new ConfigMap(`${name}-${what}`, { metadata, data, immutable: true }, withProvider);
+  return new ConfigMap(`${name}-${what}`, { metadata: { namespace, labels }, data, immutable: true }, withProvider);
 }
 
 // The configuration goes into Consul's KV before any pod starts with it, by a token that may write there and nothing
@@ -48,7 +45,7 @@ const settings = files("settings", { data: readFileSync(join(__dirname, "orders.
 const configured = new Job(
   `${name}-configure`,
   {
-    metadata: { name: settings.metadata.name, namespace, labels },
+    metadata: { namespace, labels },
     spec: {
       backoffLimit: 5,
       template: {
