@@ -1,12 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
 
-/** What clusters and clouds say where a name or an address is taken. */
+/** What clusters and clouds say where a name or an address is taken (ECS, "RunInstances"; RAM; OSS). */
 const taken = /already ?exist|already allocated|AlreadyUsed|Duplicated/i;
 
 /**
  * Says what to do where something that is to be made is there already. An `up` that was killed, or whose runner was
  * lost, leaves what it was making: the engine has not written it down yet. Pulumi's own advice, `pulumi refresh`, does
- * not take such a thing into the state (tried with 3.260).
+ * not take such a thing into the state (tried with 3.260). Engines before 3.244 do not pass on every error.
  */
 export function explainLeftovers(): void {
   const hook = new pulumi.ErrorHook("consul-leftovers", async ({ type, name, newInputs, failedOperation, errors }) => {
@@ -62,7 +62,8 @@ function resource(type: string, name: string, inputs: Readonly<Record<string, un
   return {
     what: `A machine with ${instanceName}'s address ${privateIp}`,
     remedy:
-      `Unless a data disk is attached to it (${find} has the id), take it away, ` +
+      `Where the machine has just gone, wait a minute: an address is given back late. ` +
+      `Else, and unless a data disk is attached to it (${find} has the id), take it away, ` +
       "`aliyun ecs DeleteInstance --Force true --InstanceId ID`",
   };
 }

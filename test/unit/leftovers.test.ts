@@ -27,7 +27,7 @@ describe("what a killed `up` left behind", () => {
       "alicloud:ecs/instance:Instance",
       instance,
       "ErrorCode: InvalidIPAddress.AlreadyUsed",
-      /^A machine with consul-1's address 10\.16\.190\.28 is[^]*Unless a data disk[^]*DescribeInstances --InstanceName consul-1`[^]*DeleteInstance/,
+      /^A machine with consul-1's address 10\.16\.190\.28 is[^]*unless a data disk[^]*DescribeInstances --InstanceName consul-1`[^]*DeleteInstance/,
     ],
     [
       "alicloud:ram/role:Role",
