@@ -1,6 +1,7 @@
 import { deepEqual, equal, match, ok } from "assert/strict";
 import { readFileSync, writeFileSync } from "fs";
 import { join } from "path";
+import { setTimeout as sleep } from "timers/promises";
 import { Kube, startKubeOrSkip } from "../system/kube";
 import { zonedVolumes } from "../system/kube-objects";
 import { needPrograms, Project } from "./project";
@@ -31,9 +32,9 @@ describe("the stack dev, by the real engine", function () {
     project?.remove();
   });
 
-  const run = (command: string, milliseconds?: number) => {
+  const run = (command: string, until?: Promise<unknown>) => {
     ok(project);
-    return project.run(command, milliseconds);
+    return project.run(command, until);
   };
   /** What a command prints that has to succeed. */
   const done = async (command: string) => {
@@ -138,7 +139,7 @@ describe("the stack dev, by the real engine", function () {
       await done("pulumi destroy -s dev --yes --skip-preview --non-interactive");
       // What was left behind under a made-up name is in nobody's way, and here it is not counted either.
       await done("kubectl -n consul delete job,configmap,secret -l app.kubernetes.io/name=consul");
-      await run(up, (duration * i) / (kills + 1));
+      await run(up, sleep((duration * i) / (kills + 1)));
       // docs/troubleshooting.md, "failed to load checkpoint: EOF"
       await done(`find '${project?.backend}/.pulumi/stacks' -name '*.attrs' -empty -delete`);
       await done("pulumi cancel -s dev --yes");

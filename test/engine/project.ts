@@ -2,7 +2,6 @@ import { spawn, spawnSync } from "child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
 import { join, relative, sep } from "path";
-import { setTimeout as sleep } from "timers/promises";
 import { parse, stringify } from "yaml";
 import { programDir } from "../../local/program";
 
@@ -27,7 +26,7 @@ export class Project {
   private readonly directory = mkdtempSync(join(tmpdir(), "engine-"));
   readonly workDir = join(this.directory, "project");
   readonly backend = join(this.directory, "backend");
-  readonly envVars: Readonly<Record<string, string>>;
+  readonly envVars: Record<string, string>;
 
   constructor(more: Readonly<Record<string, string>> = {}) {
     for (const path of [this.workDir, this.backend]) mkdirSync(path);
@@ -55,18 +54,18 @@ export class Project {
     writeFileSync(this.stackFile(stack), stringify(file));
   }
 
-  /** Runs a command by a shell, to its end or for so many milliseconds, and then kills it with all that it started. */
+  /** Runs a command by a shell, to its end, or until something has happened: then kills it with all that it started. */
   async run(
     command: string,
-    milliseconds?: number,
+    until?: Promise<unknown>,
   ): Promise<{ readonly status: number | null; readonly text: string }> {
     const env = { ...process.env, ...this.envVars };
     const child = spawn("sh", ["-c", command], { cwd: this.workDir, env, detached: true });
     let text = "";
     for (const stream of [child.stdout, child.stderr]) stream.on("data", (data: Buffer) => (text += data.toString()));
     const closed = new Promise<number | null>((resolve) => child.on("close", resolve));
-    if (milliseconds !== undefined) {
-      const ended = await Promise.race([closed.then(() => true), sleep(milliseconds, false)]);
+    if (until !== undefined) {
+      const ended = await Promise.race([closed.then(() => true), until.then(() => false)]);
       if (!ended) process.kill(-(child.pid ?? 0), "SIGKILL");
     }
     return { status: await closed, text };
