@@ -9,6 +9,7 @@ import { stableJson } from "../consul/node";
 import { digest } from "../consul/secrets";
 import { loadSettings, Settings } from "../settings";
 import { consulStack } from "../stacks/consul";
+import { holdsSecret, plain } from "./marks";
 
 /** The directory of the program, where index.ts and Pulumi.yaml are. */
 export const programDir = join(__dirname, "..");
@@ -266,24 +267,4 @@ function named(type: string, name: string, inputs: Record<string, unknown>): Rec
   const { metadata } = inputs as { metadata?: { name?: string } };
   if (!type.startsWith("kubernetes:") || metadata?.name !== undefined) return inputs;
   return { ...inputs, metadata: { ...metadata, name: `${name}-${digest(stableJson(inputs)).slice(0, 8)}` } };
-}
-
-/** The key by which Pulumi marks a secret in a request. */
-const signature = "4dabf18193072939515e22adb298388d";
-
-function isWrapped(value: unknown): value is { value: unknown } {
-  return value !== null && typeof value === "object" && signature in value && "value" in value;
-}
-
-function holdsSecret(value: unknown): boolean {
-  if (value === null || typeof value !== "object") return false;
-  return isWrapped(value) || Object.values(value).some(holdsSecret);
-}
-
-/** A value without the marks of secrets. */
-function plain(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(plain);
-  if (value === null || typeof value !== "object") return value;
-  if (isWrapped(value)) return plain(value.value);
-  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, plain(entry)]));
 }

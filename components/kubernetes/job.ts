@@ -46,9 +46,9 @@ export interface ServersJobArgs {
 type Texts = Readonly<Record<string, string>>;
 
 /**
- * Runs scripts against the servers' API in the cluster, and settles once the scripts have succeeded. The pod
- * of a Job cannot be changed: another image, script or setting is another Job, under a name that Pulumi makes up, and an
- * `up` without a change runs none.
+ * Runs scripts against the servers' API in the cluster, and settles once the scripts have succeeded. The pod of a Job
+ * cannot be changed: another image, script or setting is another Job, under a name that Pulumi makes up, and an `up`
+ * without a change runs none.
  */
 export function serversJob(name: string, args: ServersJobArgs, opts: pulumi.CustomResourceOptions): Job {
   const { namespace, labels, minutes = 25 } = args;

@@ -17,7 +17,7 @@ function withOptions(command: string, ...options: readonly string[]): string {
 
 describe("the stack local, by the real engine", function () {
   this.timeout(900_000); // the engine fetches the plugins for random and tls where they are missing
-  let project: Project | undefined;
+  let project: Project;
   let stack: Stack;
   let outputs: OutputMap;
   /** Runs a command of the documents for this stack, without questions. */
@@ -29,7 +29,7 @@ describe("the stack local, by the real engine", function () {
   before(async function () {
     needPrograms(this, "pulumi");
     // A document reads a secret from the file that KUBECONFIG names; any will do.
-    project = new Project({ KUBECONFIG: join(programDir, "package.json") });
+    project = new Project("local", { KUBECONFIG: join(programDir, "package.json") });
     const { workDir, envVars } = project;
     pulumi = (command, input) =>
       execFileSync("sh", ["-c", `${command} --non-interactive`], {
@@ -42,9 +42,8 @@ describe("the stack local, by the real engine", function () {
   });
 
   after(async () => {
-    if (project === undefined) return;
     await (stack as Stack | undefined)?.destroy();
-    project.remove();
+    (project as Project | undefined)?.remove();
   });
 
   it("is previewed, and nothing is made", async () => {
@@ -67,7 +66,7 @@ describe("the stack local, by the real engine", function () {
       [...secrets].sort(),
     );
     // The files of the backend themselves: an export by the Automation API is decrypted.
-    const state = readdirSync(project?.backend ?? "", { recursive: true, withFileTypes: true })
+    const state = readdirSync(project.backend, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => readFileSync(join(entry.parentPath, entry.name), "utf8"))
       .join("\n");
@@ -115,7 +114,7 @@ describe("the stack local, by the real engine", function () {
   let settings: string;
 
   it("is what every command of the documents is tried on", () => {
-    settings = readFileSync(project?.stackFile("local") ?? "", "utf8");
+    settings = readFileSync(project.stackFile, "utf8");
     ok(commands.length > 10);
     const untried = commands.filter((command) => !kinds.some(([start]) => command.startsWith(start)));
     deepEqual(untried, []);
@@ -133,7 +132,7 @@ describe("the stack local, by the real engine", function () {
   }
 
   it("is refused with a wrong setting before anything changes", async () => {
-    writeFileSync(project?.stackFile("local") ?? "", settings);
+    writeFileSync(project.stackFile, settings);
     await stack.setConfig("consul:raftMultiplier", { value: "11" });
     const failure = await stack.up().then(
       () => "",

@@ -1,3 +1,4 @@
+import { equal } from "assert/strict";
 import { spawn, spawnSync } from "child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "fs";
 import { tmpdir } from "os";
@@ -21,14 +22,22 @@ export function needPrograms(context: Mocha.Context, ...programs: readonly strin
   }
 }
 
-/** A copy of this program in a directory of its own, with a backend of its own. */
+/** A copy of this program in a directory of its own, with a backend of its own, for one stack. */
 export class Project {
   private readonly directory = mkdtempSync(join(tmpdir(), "engine-"));
   readonly workDir = join(this.directory, "project");
   readonly backend = join(this.directory, "backend");
   readonly envVars: Record<string, string>;
+  /** The file of the stack's settings. */
+  readonly stackFile: string;
+  // Without a preview, which would be refused first wherever a test has something refused.
+  readonly up: string;
+  readonly destroy: string;
 
-  constructor(more: Readonly<Record<string, string>> = {}) {
+  constructor(
+    private readonly stack: string,
+    more: Readonly<Record<string, string>> = {},
+  ) {
     for (const path of [this.workDir, this.backend]) mkdirSync(path);
     const top = (path: string) => relative(programDir, path).split(sep)[0] ?? "";
     const filter = (path: string) => path === programDir || needed.test(top(path));
@@ -40,18 +49,16 @@ export class Project {
       PULUMI_SKIP_UPDATE_CHECK: "true",
       ...more,
     };
+    this.stackFile = join(this.workDir, `Pulumi.${stack}.yaml`);
+    this.up = `pulumi up -s ${stack} --yes --skip-preview --non-interactive`;
+    this.destroy = `pulumi destroy -s ${stack} --yes --skip-preview --non-interactive`;
   }
 
-  /** The file of a stack's settings. */
-  stackFile(stack: string): string {
-    return join(this.workDir, `Pulumi.${stack}.yaml`);
-  }
-
-  /** Changes a stack's settings. */
-  edit(stack: string, change: (config: Record<string, unknown>) => void): void {
-    const file = parse(readFileSync(this.stackFile(stack), "utf8")) as { config: Record<string, unknown> };
+  /** Changes the stack's settings. */
+  edit(change: (config: Record<string, unknown>) => void): void {
+    const file = parse(readFileSync(this.stackFile, "utf8")) as { config: Record<string, unknown> };
     change(file.config);
-    writeFileSync(this.stackFile(stack), stringify(file));
+    writeFileSync(this.stackFile, stringify(file));
   }
 
   /** Runs a command by a shell, to its end, or until something has happened: then kills it with all that it started. */
@@ -69,6 +76,19 @@ export class Project {
       if (!ended) process.kill(-(child.pid ?? 0), "SIGKILL");
     }
     return { status: await closed, text };
+  }
+
+  /** What a command prints that has to succeed. */
+  async done(command: string): Promise<string> {
+    const { status, text } = await this.run(command);
+    equal(status, 0, `${command}\n${text}`);
+    return text;
+  }
+
+  /** What docs/troubleshooting.md says to do before the next `up`, where one was killed. */
+  async unlock(): Promise<void> {
+    await this.done(`find '${this.backend}/.pulumi/stacks' -name '*.attrs' -empty -delete`);
+    await this.done(`pulumi cancel -s ${this.stack} --yes`);
   }
 
   remove(): void {

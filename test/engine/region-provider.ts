@@ -1,6 +1,7 @@
 import * as provider from "@pulumi/pulumi/provider";
 import { randomBytes } from "crypto";
 import { setTimeout as sleep } from "timers/promises";
+import { plain } from "../../local/marks";
 import { changeRegion, readRegion } from "./region";
 
 // Stands in for the plugin alicloud on the level engine: everything can be made, and machines stand in a region that is
@@ -29,15 +30,6 @@ interface InstanceInputs {
 }
 
 const typeOf = (urn: string) => urn.split("::")[2]?.split("$").at(-1) ?? "";
-
-/** Inputs without the marks of secrets, and without what the engine adds. */
-function plain(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(plain);
-  if (value === null || typeof value !== "object") return value;
-  if ("4dabf18193072939515e22adb298388d" in value && "value" in value) return plain(value.value);
-  const entries = Object.entries(value).filter(([key, entry]) => !key.startsWith("__") && entry !== undefined);
-  return Object.fromEntries(entries.map(([key, entry]) => [key, plain(entry)]));
-}
 
 function changed(olds: unknown, news: unknown): string[] {
   const [before, after] = [plain(olds) as Inputs, plain(news) as Inputs];

@@ -50,7 +50,7 @@ function podTemplates({ objects }: Described): Record<string, k8s.V1PodSpec> {
   const specOf = ({ kind, spec }: Manifest) =>
     (kind === "CronJob" ? (spec as Templated).jobTemplate.spec : (spec as Templated)).template.spec;
   const makesPods = ({ kind }: Manifest) => ["CronJob", "DaemonSet", "Job", "StatefulSet"].includes(kind);
-  // Some names end in a hash of the content.
+  // The ends of some names are made up.
   const nameOf = ({ kind, metadata }: Manifest) => `${kind} ${metadata.name.replace(/-[0-9a-f]{8}$/, "")}`;
   return Object.fromEntries(objects.filter(makesPods).map((object) => [nameOf(object), specOf(object)]));
 }

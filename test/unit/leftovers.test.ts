@@ -18,6 +18,18 @@ describe("what a killed `up` left behind", () => {
       /^ClusterRoleBinding consul-login is[^]*`kubectl delete clusterrolebinding consul-login`/,
     ],
     [
+      "kubernetes:core/v1:Namespace",
+      { metadata: { name: "consul" } },
+      'namespaces "consul" already exists',
+      /^Namespace consul is[^]*\n {4}Set consul:cluster\.createNamespace to false, and run `pulumi up` again/,
+    ],
+    [
+      "kubernetes:core/v1:PersistentVolumeClaim",
+      { metadata: { name: "consul-snapshots", namespace: "consul" } },
+      'persistentvolumeclaims "consul-snapshots" already exists',
+      /If it is as young[^]*holds nothing, take it away, `kubectl -n consul delete persistentvolumeclaim consul-snapshots`/,
+    ],
+    [
       "kubernetes:core/v1:Service",
       { metadata: { name: "consul-dns", namespace: "consul" } },
       "failed to allocate IP 172.21.10.53: provided IP is already allocated",
